@@ -1,0 +1,1 @@
+"""Tests of `schemas`: one file for each module, and one for the recorded answers."""
