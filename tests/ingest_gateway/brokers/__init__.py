@@ -1,0 +1,1 @@
+"""The writing halves of the brokers."""
