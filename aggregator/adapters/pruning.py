@@ -1,0 +1,38 @@
+"""Pruning the embedded log: what is acknowledged and old goes, or earlier where the file grows too large.
+
+Age counts from the newest record or from now, whichever is later: markers live 35 days by the store's clock, so what is
+acknowledged must be gone from a log that stood still for as long, or it would look as if the store had lost it.
+Repeats of SDKs are recognised over 15 minutes of log time, so records younger than that always stay.
+"""
+
+import sqlite3
+from typing import Final
+
+from schemas import sqlite_log
+from schemas.limits import REPEAT_WINDOW_MS
+
+AT_ONCE: Final = 10_000
+"""Records removed in one transaction: the gateway's appends wait for it."""
+
+
+def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int) -> int:
+    """Remove acknowledged records that are no longer needed, some thousands at once.
+
+    Args:
+        connection: to the broker's file, in autocommit.
+        acknowledged: the first position that is not acknowledged; nothing from there on is removed.
+        now_ms: milliseconds since the epoch.
+
+    Returns:
+        How many records went.
+    """
+    row = connection.execute("SELECT time_ms FROM log ORDER BY id DESC LIMIT 1").fetchone()
+    if row is None:
+        return 0
+    (newest,) = row
+    too_large = sqlite_log.used_bytes(connection) > sqlite_log.PRUNE_BYTES * 3 // 4
+    young = newest - REPEAT_WINDOW_MS if too_large else max(newest, now_ms) - sqlite_log.PRUNE_AGE_MS
+    # Log times never fall, so the first record that is young enough ends the search.
+    oldest = connection.execute("SELECT id, time_ms FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE))
+    last = next((at for at, time_ms in reversed(oldest.fetchall()) if time_ms < young), None)
+    return 0 if last is None else connection.execute("DELETE FROM log WHERE id <= ?", (last,)).rowcount

@@ -1,0 +1,249 @@
+"""One partition, from its assignment to its revocation: assign, read, declare, roll up, insert, settle, acknowledge.
+
+One coroutine, one batch at a time. It keeps nothing that a restart would miss: the log, the committed offset with its
+declaration, and the markers in the store say all.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from aggregator import batch as batches
+from aggregator.batch import Batch
+from aggregator.ports import (
+    Block,
+    BrokerAwayError,
+    Clock,
+    MembershipLostError,
+    PartitionLog,
+    Points,
+    Store,
+    StoreError,
+)
+from aggregator.rollup import UnknownRulesError
+from aggregator.settle import settle
+from aggregator.status import Status
+from schemas import declaration
+from schemas.assignment import GoOn, Recut, Settle, Stop, assign
+from schemas.declaration import Committed, UnreadableCommitError
+from schemas.insert import INSERT_SECONDS
+from schemas.limits import MARKER_DAYS, RULES
+from schemas.markers import Range, token
+
+T = TypeVar("T")
+
+_QUICK_SECONDS: Final = 0.5
+_SLOW_SECONDS: Final = 30.0
+"""Pauses between tries: after errors that pass by themselves, and after those that a person must mend."""
+
+_MARKER_LIFE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
+
+_log = structlog.get_logger(__name__)
+
+
+class _TooLateError(Exception):
+    """The declaration is older than half a session time-out: the range must be settled anew."""
+
+
+class PartitionWorker:
+    """Works on one partition for the time of one assignment."""
+
+    def __init__(
+        self, log: PartitionLog, store: Store, clock: Clock, points: Points, status: Status, *, flush_seconds: float
+    ) -> None:
+        self._broker = log
+        self._store = store
+        self._clock = clock
+        self._points = points
+        self._status = status
+        self._flush_seconds = flush_seconds
+        self._declared_at = 0.0
+        self._log = _log.bind(partition=log.partition)
+        self._drain = False
+
+    def drain(self) -> None:
+        """Ask to finish: the open batch is closed and stored, and all is acknowledged."""
+        self._drain = True
+
+    async def run(self) -> None:
+        """Work until drained or cancelled, or until the membership is lost."""
+        try:
+            position = await self._begin()
+            await self._consume(position)
+        except MembershipLostError as error:
+            self._log.warning("membership lost", why=str(error))
+        finally:
+            self._status.well(self._broker.partition)
+
+    async def _begin(self) -> int:
+        """Carry out the assignment table's plan; give the position to read on from."""
+        recut_from: int | None = None
+        while True:
+            bounds = await self._insist(self._broker.bounds)
+            committed = await self._insist(self._broker.committed)
+            marked = await self._insist(lambda: self._store.last_marked(self._broker.topic_id, self._broker.partition))
+            plan = assign(committed, marked, bounds.begin, bounds.end)
+            self._log.info("assigned", plan=repr(plan), committed=committed and committed.offset, marked=marked)
+            match plan:
+                case GoOn(at):
+                    if committed and committed.declared:
+                        self._log.warning("settled", range=str(committed.declared), cause="assignment", was_stored=True)
+                    return at
+                case Settle(span):
+                    if committed and self._too_old(committed):
+                        await self._stop("declared_too_long_ago", span)
+                        continue
+                    rules = committed.rules if committed else RULES
+                    batch = await self._insist(lambda span=span, rules=rules: self._again(span, rules))  # type: ignore[misc]
+                    await self._settle(batch, cause="assignment")
+                    return span.last + 1
+                case Recut(at, alarm):
+                    if recut_from == at:
+                        return at
+                    if alarm:
+                        self._status.alarm(self._broker.partition, alarm)
+                    self._log.error("ranges are cut anew", at=at, alarm=alarm)
+                    await self._settle_foreign(at)
+                    await self._clock.sleep(self._broker.session_seconds + INSERT_SECONDS)
+                    recut_from = at
+                case Stop(alarm, missing):
+                    await self._stop(alarm, missing)
+
+    def _too_old(self, committed: Committed) -> bool:
+        """Say whether the range's marker may have come and gone: then its absence proves nothing."""
+        return self._clock.now_ms() - committed.t > _MARKER_LIFE_MS
+
+    async def _stop(self, alarm: str, span: Range | None) -> None:
+        where = f" (records {span})" if span else ""
+        self._status.trouble(self._broker.partition, alarm, f"{alarm}: stopped, a person must decide{where}")
+        self._log.error("partition stopped", alarm=alarm, range=span and str(span))
+        await self._clock.sleep(_SLOW_SECONDS)
+
+    async def _settle_foreign(self, at: int) -> None:
+        """Take the ranges that other tables' markers name, just as cut there: their home marker is what is missing."""
+        spans = await self._insist(
+            lambda: self._store.ranges_beyond(self._broker.topic_id, self._broker.partition, at - 1)
+        )
+        for span in spans:
+            batch = await self._insist(lambda span=span: self._again(span, RULES))  # type: ignore[misc]
+            await self._settle(batch, cause="foreign")
+
+    async def _again(self, span: Range, rules: int) -> Batch:
+        return await batches.read_again(self._broker, span, rules)
+
+    async def _consume(self, position: int) -> None:
+        acknowledged = False
+        while not self._drain:
+            began = self._clock.monotonic()
+            batch = await self._insist(
+                lambda at=position: batches.read_next(  # type: ignore[misc]
+                    self._broker, self._clock, at, flush_seconds=self._flush_seconds, enough=lambda: self._drain
+                )
+            )
+            if batch is None:
+                if not acknowledged:
+                    await self._acknowledge(position)
+                    acknowledged = True
+                self._status.lag(self._broker.partition, records=0, seconds=0.0)
+                continue
+            await self._store_batch(batch)
+            position = batch.span.last + 1
+            acknowledged = False
+            await self._report_lag(position, batch)
+            spare = self._flush_seconds / 4 - (self._clock.monotonic() - began)
+            if spare > 0 and not self._drain:
+                await self._clock.sleep(spare)
+        if not acknowledged:
+            await self._acknowledge(position)
+
+    async def _store_batch(self, batch: Batch) -> None:
+        await self._points.reached("before-declare")
+        await self._declare(batch.span, batch.rules)
+        await self._points.reached("after-declare")
+        began = self._clock.monotonic()
+        try:
+            for block in batch.blocks:
+                await self._insert(batch, block)
+        except (StoreError, _TooLateError) as error:
+            await self._told(error, batch.span)
+            await self._settle(batch, cause="insert")
+        else:
+            self._status.stored(self._broker.partition, batch)
+        self._log.info(
+            "stored",
+            range=str(batch.span),
+            records=batch.records,
+            rows=sum(block.rows for block in batch.blocks),
+            seconds=round(self._clock.monotonic() - began, 4),
+        )
+        await self._points.reached("after-insert")
+        await self._points.reached("before-acknowledge")
+
+    async def _insert(self, batch: Batch, block: Block) -> None:
+        """Insert one block, unless its declaration is too old to trust (EXACTLY_ONCE.md, 2)."""
+        began = self._clock.monotonic()
+        if began - self._declared_at > self._broker.session_seconds / 2:
+            raise _TooLateError
+        await self._store.insert(block, token(self._broker.topic_id, self._broker.partition, batch.span))
+        self._status.insert_seconds.labels(block.table).observe(self._clock.monotonic() - began)
+
+    async def _settle(self, batch: Batch, *, cause: str) -> None:
+        """Settle a range, for as long as it takes; each try first makes sure that the range is still ours."""
+        attempts: dict[str, int] = {}
+        self._log.warning("settling", range=str(batch.span), cause=cause)
+        while True:
+            await self._declare(batch.span, batch.rules)
+            try:
+                await settle(self._broker, self._store, self._status, batch, attempts)
+            except StoreError as error:
+                await self._told(error, batch.span)
+                continue
+            self._status.well(self._broker.partition)
+            self._status.settled.labels(cause).inc()
+            self._status.stored(self._broker.partition, batch)
+            self._log.warning("settled", range=str(batch.span), cause=cause)
+            return
+
+    async def _declare(self, span: Range, rules: int) -> None:
+        """Commit the batch's range: this acknowledges the batch before, and declares this one."""
+        metadata = declaration.write(span.last, rules, self._clock.now_ms())
+        await self._insist(lambda: self._broker.commit(span.first, metadata))
+        self._declared_at = self._clock.monotonic()
+
+    async def _acknowledge(self, position: int) -> None:
+        """Commit that everything before `position` is stored, and declare nothing."""
+        metadata = declaration.write(position - 1, RULES, self._clock.now_ms())
+        await self._insist(lambda: self._broker.commit(position, metadata))
+
+    async def _report_lag(self, position: int, batch: Batch) -> None:
+        bounds = await self._insist(self._broker.bounds)
+        behind = max(0, bounds.end - position)
+        age = max(0.0, (self._clock.now_ms() - (batch.oldest or 0)) / 1000) if behind and batch.oldest else 0.0
+        self._status.lag(self._broker.partition, records=behind, seconds=age)
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do it again until it works: nothing is ever skipped, and mending the cause is enough."""
+        troubled = False
+        while True:
+            try:
+                answer = await call()
+            except (BrokerAwayError, StoreError, UnreadableCommitError, UnknownRulesError) as error:
+                troubled = True
+                await self._told(error, None)
+            else:
+                if troubled:
+                    self._status.well(self._broker.partition)
+                return answer
+
+    async def _told(self, error: Exception, span: Range | None) -> None:
+        """Say what is wrong and wait before the next try: shortly where it passes, half a minute where it does not."""
+        passing = isinstance(error, BrokerAwayError | _TooLateError) or (
+            isinstance(error, StoreError) and error.passing
+        )
+        code = error.code if isinstance(error, StoreError) else None
+        if isinstance(error, StoreError):
+            self._status.store_errors.labels(str(error.code)).inc()
+        self._status.trouble(self._broker.partition, type(error).__name__, str(error))
+        self._log.warning("trying again", error=str(error), code=code, range=span and str(span), passing=passing)
+        await self._clock.sleep(_QUICK_SECONDS if passing else _SLOW_SECONDS)

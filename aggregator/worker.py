@@ -1,0 +1,99 @@
+"""A worker: owns partitions as the group gives them, and works on each in a task of its own."""
+
+import asyncio
+
+import structlog
+
+from aggregator.partition import PartitionWorker
+from aggregator.ports import Clock, Membership, PartitionLog, Points, Store, StoreError
+from aggregator.status import Status
+
+_CHECK_AGAIN_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Tells each partition's task when it begins and when it must have ended."""
+
+    def __init__(self, store: Store, clock: Clock, points: Points, status: Status, *, flush_seconds: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._points = points
+        self._status = status
+        self._flush_seconds = flush_seconds
+        self._tasks: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self.problem: str | None = "the store was not checked yet"
+
+    async def run(self, membership: Membership, stop: asyncio.Event, *, drain_seconds: float) -> None:
+        """Work until `stop`, then drain: close and store the open batches, acknowledge, leave the group."""
+        if not await self._checked(stop):
+            return
+        group = asyncio.create_task(membership.run(self), name="membership")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({group, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not group.done():
+                await self._drain(drain_seconds)
+        finally:
+            stopping.cancel()
+            group.cancel()
+            await asyncio.wait({group})
+            if not group.cancelled() and (error := group.exception()):
+                raise error
+
+    async def assigned(self, log: PartitionLog) -> None:
+        """Begin to work on a partition."""
+        worker = PartitionWorker(
+            log, self._store, self._clock, self._points, self._status, flush_seconds=self._flush_seconds
+        )
+        task = asyncio.create_task(worker.run(), name=f"partition-{log.partition}")
+        task.add_done_callback(_report)
+        self._tasks[log.partition] = (worker, task)
+        self._status.owned.add(log.partition)
+
+    async def revoked(self, partition: int) -> None:
+        """End the work on a partition; returns when nothing of it is under way."""
+        entry = self._tasks.pop(partition, None)
+        self._status.owned.discard(partition)
+        if entry is not None:
+            _, task = entry
+            task.cancel()
+            await asyncio.wait({task})
+
+    @property
+    def broken(self) -> str | None:
+        """Why the process is not alive: a partition's task died of a fault of ours; None when all is well."""
+        for partition, (_, task) in self._tasks.items():
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return f"partition {partition}: {task.exception()!r}"
+        return None
+
+    async def _checked(self, stop: asyncio.Event) -> bool:
+        """Wait until the store is fit for use."""
+        while not stop.is_set():
+            try:
+                await self._store.check()
+            except StoreError as error:
+                self.problem = f"store: {error}"
+                _log.warning("store not fit for use", error=str(error), code=error.code)
+                await self._clock.sleep(_CHECK_AGAIN_SECONDS if not error.passing else 1.0)
+            else:
+                self.problem = None
+                return True
+        return False
+
+    async def _drain(self, seconds: float) -> None:
+        self.problem = "draining"
+        tasks = {task for worker, task in self._tasks.values() if not task.done()}
+        for worker, _ in self._tasks.values():
+            worker.drain()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            if late:
+                _log.warning("drain took too long; the next start settles what is open", partitions=len(late))
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("partition task died", task=task.get_name(), exc_info=error)

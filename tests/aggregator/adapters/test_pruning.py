@@ -1,0 +1,85 @@
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aggregator.adapters import pruning
+from aggregator.adapters.clock import SystemClock
+from aggregator.adapters.sqlite import SqliteFile, SqliteMembership
+from schemas import declaration, sqlite_log
+from schemas.limits import RULES
+from tests.contracts.test_log import Member
+
+HOUR = 3_600_000
+NOW = 20_000 * 24 * HOUR
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite_log.connect(tmp_path / "broker.db", busy_seconds=1)
+    yield connection
+    connection.close()
+
+
+def fill(connection: sqlite3.Connection, *times: int) -> None:
+    connection.executemany(
+        "INSERT INTO log (time_ms, key, headers, value) VALUES (?, x'', x'', x'')", [(time,) for time in times]
+    )
+
+
+def left(connection: sqlite3.Connection) -> list[int]:
+    return [row[0] for row in connection.execute("SELECT id FROM log ORDER BY id")]
+
+
+def test_acknowledged_records_older_than_a_day_go(log: sqlite3.Connection) -> None:
+    fill(log, NOW - 25 * HOUR, NOW - 25 * HOUR, NOW - 23 * HOUR, NOW)
+    assert pruning.prune(log, acknowledged=5, now_ms=NOW) == 2
+    assert left(log) == [3, 4]
+
+
+def test_what_is_not_acknowledged_stays_however_old(log: sqlite3.Connection) -> None:
+    fill(log, *[NOW - 1000 * HOUR] * 4)
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW) == 2
+    assert left(log) == [3, 4]
+
+
+def test_a_log_that_stood_still_is_pruned_by_the_time_that_has_passed(log: sqlite3.Connection) -> None:
+    fill(log, NOW - 1000 * HOUR, NOW - 1000 * HOUR)
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW) == 2
+
+
+def test_a_large_log_keeps_a_quarter_of_an_hour(log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_log, "PRUNE_BYTES", 1)
+    fill(log, NOW - HOUR, NOW - HOUR // 4 - 1, NOW - HOUR // 4, NOW)
+    assert pruning.prune(log, acknowledged=5, now_ms=NOW) == 2
+    assert left(log) == [3, 4]
+
+
+def test_an_empty_log_has_nothing_to_prune(log: sqlite3.Connection) -> None:
+    assert pruning.prune(log, acknowledged=1, now_ms=NOW) == 0
+
+
+def test_a_pass_is_bounded(log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "AT_ONCE", 3)
+    fill(log, *[NOW - 1000 * HOUR] * 5)
+    assert pruning.prune(log, acknowledged=6, now_ms=NOW) == 3
+    assert left(log) == [4, 5]
+
+
+async def test_old_acknowledged_records_are_gone_before_the_partition_is_assigned(
+    log: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """After two months without a start all markers have expired: such records would look lost by the store."""
+    fill(log, *[NOW - 1000 * HOUR] * 25_000)
+    log.execute(
+        "INSERT INTO membership VALUES ('group', 1, '', 0, ?, ?)", (25_001, declaration.write(25_000, RULES, 0))
+    )
+    member = Member()
+    import asyncio
+
+    membership = SqliteMembership(SqliteFile(tmp_path / "broker.db"), SystemClock(), group="group", worker="a")
+    member.task = asyncio.create_task(membership.run(member))
+    bounds = await (await member.owns()).bounds()
+    assert (bounds.begin, bounds.end) == (25_001, 25_001)
+    await member.leave()
