@@ -21,7 +21,7 @@ class Config(BaseSettings):
     data_dir: Path = Field(Path("flagmeter-data"), description="Where the embedded broker's file and the tokens are")
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on")
     gateway_port: Port = Field(4242, description="Port of the gateway; 0 lets the system choose one")
-    workers: int = Field(1, ge=1, le=128, description="Processes that share the gateway's port")
+    workers: int = Field(1, ge=1, le=1, description="Processes of the service; this version runs one")
     broker_url: SecretStr | None = Field(
         None, description="The broker: `sqlite:///path`. Unset: `broker.db` in the data directory"
     )
@@ -42,7 +42,7 @@ class Config(BaseSettings):
         10_000, ge=1, description="Requests that are read or wait for the broker at the same time; above it 503"
     )
     body_seconds: float = Field(30.0, gt=0, le=600, description="How long a client may take to send its whole body")
-    drain_seconds: float = Field(
+    unready_seconds: float = Field(
         0.0, ge=0, le=300, description="How long to serve on after `/readyz` says no, before the port is closed"
     )
 

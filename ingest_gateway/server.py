@@ -88,13 +88,11 @@ async def running(
     runner = web.ServerRunner(_Server(gateway.handle, handler_cancellation=True), shutdown_timeout=_FINISH_SECONDS)
     try:
         await runner.setup()
-        site = web.TCPSite(
-            runner, config.host, config.gateway_port, backlog=_BACKLOG, reuse_port=config.workers > 1 or None
-        )
+        site = web.TCPSite(runner, config.host, config.gateway_port, backlog=_BACKLOG)
         await site.start()
         yield Running(site.port, gateway, door, writer)
         gateway.draining = True
-        await asyncio.sleep(config.drain_seconds)
+        await asyncio.sleep(config.unready_seconds)
         await site.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_SECONDS):

@@ -99,7 +99,7 @@ async def test_readiness_fails_before_the_port_is_closed(tmp_path: Path) -> None
 
     async def serving() -> None:
         async with running(
-            Config(data_dir=tmp_path, gateway_port=0, drain_seconds=1), support.TABLE, log=ScriptedLog()
+            Config(data_dir=tmp_path, gateway_port=0, unready_seconds=1), support.TABLE, log=ScriptedLog()
         ) as found:
             started.set_result(found)
             await stop.wait()
