@@ -4,9 +4,9 @@ Pure functions under `schemas.limits.RULES`. A bad row never costs its neighbour
 record alone, so that a batch that is settled again gives the same rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,6 +20,10 @@ from schemas.tables import EvaluationKey, SdkType, Source
 FRONTEND_ROUTE_PREFIX = "/api/frontend/"
 ANY_ENVIRONMENT = "*"
 DEFAULT_ENVIRONMENT = "default"
+OWN_ROWS = 100
+"""So many pieces of one record get a row of `rejected` each."""
+
+P = TypeVar("P")
 
 
 class Reason(StrEnum):
@@ -115,54 +119,71 @@ def of_metrics(headers: Headers, payload: ClientMetrics) -> Iterator[Outcome]:
             whole = msgspec.structs.replace(payload, bucket=msgspec.structs.replace(bucket, toggles=toggles))
             yield SetAside(fault, payload.app_name[:MAX_NAME], "", _encode(whole))
         return
+    aside: list[_Piece[tuple[str, Toggle]]] = []
     for name, toggle in bucket.toggles.items():
         if not _says_something(toggle):
             continue
         wrong = _fault_of_name(name)
         if wrong is not None:
-            yield SetAside(wrong, scope.app_name, name[:MAX_NAME], _only(scope, bucket, name, toggle))
+            aside.append(_Piece(wrong, scope.app_name, name[:MAX_NAME], (name, toggle)))
             continue
-        for outcome in _counts(scope, name, toggle.yes, toggle.no, toggle.variants):
-            if isinstance(outcome, Counted):
-                yield outcome
-            else:
-                variant, count, fault = outcome
-                part = Toggle(variants={variant: count})
-                yield SetAside(fault, scope.app_name, name, _only(scope, bucket, name, part))
+        faulty: _FaultyVariants = {}
+        yield from _counts(scope, name, toggle.yes, toggle.no, toggle.variants, faulty)
+        for why, variants in faulty.items():
+            aside.append(_Piece(why, scope.app_name, name, (name, Toggle(variants=variants))))
+    yield from _set_aside(aside, lambda parts: _window_of(scope, bucket, dict(parts)))
 
 
 def of_bulk(headers: Headers, payload: BulkMetrics) -> Iterator[Outcome]:
     """Settle what an Edge gathered, entry by entry."""
+    aside: list[_Piece[BulkMetric]] = []
     for entry in payload.metrics:
         if not (entry.yes or entry.no or any(entry.variants.values())):
             continue
         scope, fault = _scope_of_entry(headers, entry)
         fault = fault or _fault_of_name(entry.feature_name)
         if scope is None or fault is not None:
-            yield SetAside(
-                fault or Reason.NO_TIMESTAMP,
-                entry.app_name[:MAX_NAME],
-                entry.feature_name[:MAX_NAME],
-                _only_entry(entry),
-            )
+            reason = fault or Reason.NO_TIMESTAMP
+            aside.append(_Piece(reason, entry.app_name[:MAX_NAME], entry.feature_name[:MAX_NAME], entry))
             continue
-        for outcome in _counts(scope, entry.feature_name, entry.yes, entry.no, entry.variants):
-            if isinstance(outcome, Counted):
-                yield outcome
-            else:
-                variant, count, why = outcome
-                yield SetAside(why, entry.app_name, entry.feature_name, _only_variant(entry, variant, count))
+        faulty: _FaultyVariants = {}
+        yield from _counts(scope, entry.feature_name, entry.yes, entry.no, entry.variants, faulty)
+        for why, variants in faulty.items():
+            aside.append(_Piece(why, entry.app_name, entry.feature_name, _entry_of(entry, variants)))
+    yield from _set_aside(aside, lambda parts: _encode(BulkMetrics(applications=[], metrics=parts)))
 
 
-class _BadVariant(NamedTuple):
-    variant: str
-    times: int
-    fault: Reason
+class _Piece(NamedTuple, Generic[P]):
+    """A part of a payload that is set aside, and what the table says of it."""
+
+    reason: Reason
+    app_name: str
+    feature: str
+    part: P
+
+
+_FaultyVariants = dict[Reason, dict[str, int]]
+
+
+def _set_aside(pieces: list[_Piece[P]], write: Callable[[list[P]], bytes]) -> Iterator[SetAside]:
+    """Give each piece a row of its own, up to a bound; beyond it, those of one reason share a row.
+
+    A row repeats what its window says (app, platform), so a body of 2 MiB with 100,000 bad names would become hundreds
+    of megabytes, which no insert takes: one bad post must never stop the log.
+    """
+    for piece in pieces[:OWN_ROWS]:
+        yield SetAside(piece.reason, piece.app_name, piece.feature, write([piece.part]))
+    shared: dict[Reason, list[P]] = {}
+    for piece in pieces[OWN_ROWS:]:
+        shared.setdefault(piece.reason, []).append(piece.part)
+    for reason, parts in shared.items():
+        yield SetAside(reason, "", "", write(parts))
 
 
 def _counts(
-    scope: _Scope, feature: str, yes: int, no: int, variants: dict[str, int] | None
-) -> Iterator[Counted | _BadVariant]:
+    scope: _Scope, feature: str, yes: int, no: int, variants: dict[str, int] | None, faulty: _FaultyVariants
+) -> Iterator[Counted]:
+    """Count one flag; variants that cannot be stored are put into `faulty`."""
     if yes or no:
         yield Counted(_key(scope, feature, ""), yes, no, 0)
     if not variants:
@@ -174,7 +195,7 @@ def _counts(
         if fault is None:
             yield Counted(_key(scope, feature, variant), 0, 0, count)
         else:
-            yield _BadVariant(variant, count, fault)
+            faulty.setdefault(fault, {})[variant] = count
 
 
 def _key(scope: _Scope, feature: str, variant: str) -> EvaluationKey:
@@ -231,35 +252,26 @@ def _says_something(toggle: Toggle) -> bool:
     return bool(toggle.yes or toggle.no or (toggle.variants and any(toggle.variants.values())))
 
 
-def _only(scope: _Scope, bucket: Bucket, name: str, toggle: Toggle) -> bytes:
-    """Write a window that holds one toggle and nothing but what decides its rows.
-
-    The free texts of the payload stay out: a body of 2 MiB could repeat one of a megabyte for 40,000 bad names.
-    """
+def _window_of(scope: _Scope, bucket: Bucket, toggles: dict[str, Toggle]) -> bytes:
+    """Write a window that holds these toggles and nothing but what decides their rows: no free texts."""
     return _encode(
         ClientMetrics(
             app_name=scope.app_name,
             environment=scope.environment,
             platform_name=scope.platform,
-            bucket=msgspec.structs.replace(bucket, toggles={name: toggle}),
+            bucket=msgspec.structs.replace(bucket, toggles=toggles),
         )
     )
 
 
-def _only_entry(entry: BulkMetric) -> bytes:
-    return _encode(BulkMetrics(applications=[], metrics=[entry]))
-
-
-def _only_variant(entry: BulkMetric, variant: str, count: int) -> bytes:
-    """Write an entry that holds one variant, without free texts, as `_only` does."""
-    return _only_entry(
-        BulkMetric(
-            feature_name=entry.feature_name,
-            app_name=entry.app_name,
-            environment=entry.environment,
-            timestamp=entry.timestamp,
-            variants={variant: count},
-            platform_name=entry.platform_name,
-            sdk_type="frontend" if entry.sdk_type == "frontend" else None,
-        )
+def _entry_of(entry: BulkMetric, variants: dict[str, int]) -> BulkMetric:
+    """Make an entry that holds these variants and nothing but what decides their rows."""
+    return BulkMetric(
+        feature_name=entry.feature_name,
+        app_name=entry.app_name,
+        environment=entry.environment,
+        timestamp=entry.timestamp,
+        variants=variants,
+        platform_name=entry.platform_name,
+        sdk_type="frontend" if entry.sdk_type == "frontend" else None,
     )

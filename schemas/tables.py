@@ -31,8 +31,8 @@ class EvaluationKey(NamedTuple):
 EVALUATION_COLUMNS: Final = {
     "project": "LowCardinality(String)",
     "environment": "LowCardinality(String)",
-    "feature": "String",
-    "variable": "String",
+    "feature": "LowCardinality(String)",
+    "variable": "LowCardinality(String)",
     "variant": "String",
     "hour": "DateTime64(0, 'UTC')",
     "app_name": "LowCardinality(String)",

@@ -2,14 +2,16 @@
 -- `received` is the day of log time of the batch's first record, the same for all rows of an insert, so that one
 -- insert is one part. The deduplication window makes insert tokens a fence against late writers; the two fsync
 -- settings keep the token log and the part together over a power loss.
+-- Names that many rows share are LowCardinality: a record of 2 MiB can give 300,000 rows with names of a kilobyte, which
+-- must still be one insert of far less than 256 MB.
 -- Markers live from the day they were written, by the server's clock: a log that stood still for two months would
 -- otherwise give markers that are too old on arrival.
 CREATE TABLE IF NOT EXISTS {database}.evaluations_hourly
 (
     project     LowCardinality(String),
     environment LowCardinality(String),
-    feature     String,
-    variable    String,
+    feature     LowCardinality(String),
+    variable    LowCardinality(String),
     variant     String,
     hour        DateTime64(0, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
     app_name    LowCardinality(String),

@@ -172,6 +172,25 @@ async def test_two_hundred_thousand_rows_are_one_part(backend: Any, topic: str) 
     assert len(await backend.rows(HOME, topic, "feature")) == 200_000
 
 
+LONG = "\U0001f600" * 255
+
+
+@pytest.mark.parametrize("prefix", ["", "\\u0000"], ids=["good", "set aside"])
+async def test_the_worst_post_is_still_one_insert(backend: Any, topic: str, prefix: str) -> None:
+    """Two megabytes of tiny variants under the longest names, on top of an almost full batch."""
+    app = topic + LONG[len(topic) :]
+    variants = ",".join(f'"{prefix}{at:x}":1' for at in range(2_000_000 // (len(prefix) + 10)))
+    body = (
+        f'{{"appName":"{app}","platformName":"{LONG}","bucket":{{"start":0,"stop":1,"toggles":'
+        f'{{"{LONG}":{{"yes":1,"variants":{{{variants}}}}}}}}}}}'
+    ).encode()
+    assert len(body) < 2 * 1024**2
+    many = ",".join(f'"{at:x}":{{"yes":1}}' for at in range(100_000))
+    other = f'{{"appName":"{app}","bucket":{{"start":0,"stop":1,"toggles":{{{many}}}}}}}'.encode()
+    await insert(backend.store, topic, Range(1, 3), other, other, body)
+    assert await backend.store.last_marked(topic, 0) == 3
+
+
 async def test_a_store_that_does_not_answer_is_a_passing_error() -> None:
     store = ClickHouseStore(urls.parse_clickhouse("http://127.0.0.1:9/flagmeter"), flush_seconds=1.0)
     with pytest.raises(StoreError) as caught:

@@ -72,3 +72,11 @@ def test_broken_gzip_is_400_in_zlibs_words(body: bytes, words: bytes) -> None:
 def test_broken_deflate_is_400() -> None:
     assert refusal_of(undeflate, b"\xff\xff\xff\xff").status == 400
     assert refusal_of(undeflate, zlib.compress(TEXT)[:-5]).status == 400
+
+
+def test_thousands_of_empty_members_are_refused_at_once() -> None:
+    member = gzip.compress(b"", mtime=0)
+    assert gunzip(member * 16 + b"rest", limit=10) == b""
+    with pytest.raises(Refused) as caught:
+        gunzip(member * 17, limit=10)
+    assert caught.value.status == 400
