@@ -1,18 +1,22 @@
 """Pruning the embedded log: what is acknowledged and old goes, or earlier where the file grows too large.
 
-Age counts from the newest record or from now, whichever is later: markers live 35 days by the store's clock, so what is
-acknowledged must be gone from a log that stood still for as long, or it would look as if the store had lost it.
-Repeats of SDKs are recognised over 15 minutes of log time, so records younger than that always stay.
+A day is counted from the newest record, so that a log that stood still keeps what a restored store would need. But
+markers live 35 days by the store's clock: what is acknowledged and older than that must be gone, or it would look as
+if the store had lost it. Repeats of SDKs are recognised over 15 minutes of log time, so records younger than that
+always stay.
 """
 
 import sqlite3
 from typing import Final
 
 from schemas import sqlite_log
-from schemas.limits import REPEAT_WINDOW_MS
+from schemas.limits import MARKER_DAYS, REPEAT_WINDOW_MS
 
 AT_ONCE: Final = 10_000
 """Records removed in one transaction: the gateway's appends wait for it."""
+
+_MARKERS_SURE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
+"""So long the marker of an acknowledged record is surely still there, in milliseconds."""
 
 
 def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int) -> int:
@@ -31,7 +35,8 @@ def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int) -> 
         return 0
     (newest,) = row
     too_large = sqlite_log.used_bytes(connection) > sqlite_log.PRUNE_BYTES * 3 // 4
-    young = newest - REPEAT_WINDOW_MS if too_large else max(newest, now_ms) - sqlite_log.PRUNE_AGE_MS
+    age = REPEAT_WINDOW_MS if too_large else sqlite_log.PRUNE_AGE_MS
+    young = max(newest - age, now_ms - _MARKERS_SURE_MS)
     # Log times never fall, so the first record that is young enough ends the search.
     oldest = connection.execute("SELECT id, time_ms FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE))
     last = next((at for at, time_ms in reversed(oldest.fetchall()) if time_ms < young), None)

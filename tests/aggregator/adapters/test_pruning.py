@@ -44,9 +44,15 @@ def test_what_is_not_acknowledged_stays_however_old(log: sqlite3.Connection) -> 
     assert left(log) == [3, 4]
 
 
-def test_a_log_that_stood_still_is_pruned_by_the_time_that_has_passed(log: sqlite3.Connection) -> None:
-    fill(log, NOW - 1000 * HOUR, NOW - 1000 * HOUR)
-    assert pruning.prune(log, acknowledged=3, now_ms=NOW) == 2
+def test_a_log_that_stood_still_keeps_what_a_restored_store_would_need(log: sqlite3.Connection) -> None:
+    fill(log, NOW - 100 * HOUR, NOW - 90 * HOUR)
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW) == 0
+
+
+def test_a_log_that_stood_still_is_pruned_before_its_markers_expire(log: sqlite3.Connection) -> None:
+    fill(log, NOW - 34 * 24 * HOUR - 1, NOW - 34 * 24 * HOUR)
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW) == 1
+    assert left(log) == [2]
 
 
 def test_a_large_log_keeps_a_quarter_of_an_hour(log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
