@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from aggregator.adapters.clickhouse import ClickHouseStore
+from aggregator.adapters.clickhouse import ClickHouseStore, without_data_frames
 from aggregator.adapters.clock import SystemClock
 from aggregator.adapters.points import KillPoints, NoPoints
 from aggregator.adapters.sqlite import SqliteFile, SqliteMembership
@@ -49,6 +49,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     config = settings.load(AggregatorConfig)
     logs.configure("aggregator")
+    without_data_frames()
     sys.exit(run.until_signalled(lambda stop: serve(config, stop)))
 
 

@@ -69,7 +69,10 @@ LAG_RECORDS = Metric(
     "flagmeter_aggregator_lag_records", "gauge", "Records in the log that no batch holds yet.", ("partition",)
 )
 LAG_SECONDS = Metric(
-    "flagmeter_aggregator_lag_seconds", "gauge", "Age of the oldest record that no batch holds yet.", ("partition",)
+    "flagmeter_aggregator_lag_seconds",
+    "gauge",
+    "Age of the oldest record of the last batch, while more wait behind it; else 0.",
+    ("partition",),
 )
 
 # The query API.

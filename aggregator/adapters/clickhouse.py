@@ -1,5 +1,6 @@
 """The store: ClickHouse over HTTP, through its own asynchronous client. Embedded and at scale alike."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -19,8 +20,6 @@ from schemas.urls import ClickHouse
 
 T = TypeVar("T")
 
-# The client looks for these at its first insert and loads what is installed: 2.5 s and 110 MB for nothing we send.
-options.np = options.pd = options.arrow = options.pl = None
 
 _ANSWER_SECONDS: Final = insert.INSERT_SECONDS + 10
 _CONNECT_SECONDS: Final = 5
@@ -35,6 +34,14 @@ Keeper. 0 is no answer at all."""
 _log = structlog.get_logger(__name__)
 
 
+def without_data_frames() -> None:
+    """Keep the client, in this whole process, from loading numpy, pandas and pyarrow at its first insert.
+
+    It looks whether a block is one of their objects: 2.5 s and 110 MB for nothing that we send.
+    """
+    options.np = options.pd = options.arrow = options.pl = None
+
+
 class ClickHouseStore:
     """The tables. Connects when it is first asked, and anew after an error."""
 
@@ -42,6 +49,7 @@ class ClickHouseStore:
         self._url = url
         self._window_needed = int(_MIN_WINDOW_SECONDS * _BATCHES_PER_FLUSH * partitions / flush_seconds)
         self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
         self._version = (0, 0)
 
     async def check(self) -> None:
@@ -158,25 +166,29 @@ class ClickHouseStore:
             raise StoreError(f"no answer: {_first_line(error)}") from error
 
     async def _connected(self) -> AsyncClient:
-        if self._client is None:
-            client = await clickhouse_connect.get_async_client(
-                host=self._url.host,
-                port=self._url.port,
-                secure=self._url.secure,
-                username=self._url.user or None,
-                password=self._url.password,
-                database=self._url.database,
-                connect_timeout=_CONNECT_SECONDS,
-                send_receive_timeout=_ANSWER_SECONDS,
-                autogenerate_session_id=False,
-                compress=False if self._url.host in {"127.0.0.1", "localhost", "::1"} else "lz4",
-                client_name="flagmeter-aggregator",
-            )
-            major, minor = str(client.server_version).split(".")[:2]
-            self._version = (int(major), int(minor))
-            self._client = client
-            _log.info("store connected", version=client.server_version)
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
         return self._client
+
+    async def _connect(self) -> AsyncClient:
+        client = await clickhouse_connect.get_async_client(
+            host=self._url.host,
+            port=self._url.port,
+            secure=self._url.secure,
+            username=self._url.user or None,
+            password=self._url.password,
+            database=self._url.database,
+            connect_timeout=_CONNECT_SECONDS,
+            send_receive_timeout=_ANSWER_SECONDS,
+            autogenerate_session_id=False,
+            compress=False if self._url.host in {"127.0.0.1", "localhost", "::1"} else "lz4",
+            client_name="flagmeter-aggregator",
+        )
+        major, minor = str(client.server_version).split(".")[:2]
+        self._version = (int(major), int(minor))
+        _log.info("store connected", version=client.server_version)
+        return client
 
 
 def _setting(create_table: str, name: str) -> int:

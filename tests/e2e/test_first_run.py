@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import needs
 from tests.support.stack import Stack, wait_for
 
 EXAMPLE = {
@@ -101,6 +102,7 @@ def test_a_flag_in_the_year_2250(fed: Stack, period: str) -> None:
 
 
 def test_plain_sql_by_curl_says_the_same(fed: Stack) -> None:
+    needs.program("curl")
     query = (
         "SELECT feature, sum(yes), sum(no) FROM evaluations_hourly WHERE hour < '1930-01-01 00:00:00' "
         "AND variant = '' GROUP BY feature ORDER BY feature"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support import needs
 from tests.support.stack import Stack, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,6 +35,7 @@ def pattern(answer: str) -> str:
 
 
 def test_every_command_gives_its_answer(stack: Stack) -> None:
+    needs.program("curl")
     known = steps()
     assert len(known) >= 6
     environment = os.environ | {

@@ -3,7 +3,6 @@
 import asyncio
 import datetime as dt
 import gzip
-import shutil
 import subprocess
 
 import clickhouse_connect
@@ -12,6 +11,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 
 from tests.deploy.store.process import StoreProcess
+from tests.support import needs
 
 SETTINGS = {"async_insert": 0, "deduplicate_insert": "enable", "wait_end_of_query": 1}
 NAMES = ["hour", "feature", "labels", "yes", "ratio", "tags"]
@@ -111,11 +111,10 @@ async def test_the_async_client_inserts_and_reads_side_by_side(store: StoreProce
 
 
 def test_curl_works(store: StoreProcess) -> None:
-    curl = shutil.which("curl")
-    assert curl, "curl is needed for this test"
+    needs.program("curl")
 
     def run(*arguments: str, data: str = "") -> str:
-        command = [curl, "-sS", "--fail-with-body", *arguments]
+        command = ["curl", "-sS", "--fail-with-body", *arguments]
         return subprocess.run(command, input=data, capture_output=True, text=True, check=False, timeout=60).stdout
 
     url = f"http://127.0.0.1:{store.port}/"
