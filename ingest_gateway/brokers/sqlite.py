@@ -53,6 +53,7 @@ class LogFile:
         busy_seconds: float = _BUSY_SECONDS,
         max_bytes: int = sqlite_log.PRUNE_BYTES,
         clock: Callable[[], int] = _now_ms,
+        monotonic: Callable[[], float] = time.monotonic,
         look_every: float = _LOOK_SECONDS,
     ) -> None:
         self._path = path
@@ -61,7 +62,9 @@ class LogFile:
         self._clock = clock
         self._look_every = look_every
         self._looked = -math.inf
-        self._last_ms = 0
+        self._monotonic = monotonic
+        self._floor_ms = 0
+        self._floor_at = monotonic()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
@@ -84,7 +87,6 @@ class LogFile:
             self._undo(error)
             raise NotTaken(_reason(error)) from error
         self._commit(connection)
-        self._last_ms = now
 
     def probe(self) -> None:
         """Commit a change that changes nothing: finds a lock, a full disk, and a disk that cannot be written.
@@ -142,9 +144,18 @@ class LogFile:
         self._looked = time.monotonic()
 
     def _log_time(self, connection: sqlite3.Connection) -> int:
-        """Give the time of the next records: never before the last one's, whatever the clock does."""
+        """Give the time of the next records: never before the last one's, and never slower than time passes.
+
+        A clock that once ran ahead leaves records of the future; if the log stood at their time until the clock caught
+        up, nothing would ever be old enough to be pruned.
+        """
         last: tuple[int] | None = connection.execute(_LAST_TIME).fetchone()
-        return max(self._clock(), self._last_ms, last[0] if last else 0)
+        at = self._monotonic()
+        passed = self._floor_ms + int((at - self._floor_at) * 1000)
+        known = max(self._clock(), last[0] if last else 0)
+        if known > passed:
+            self._floor_ms, self._floor_at = known, at
+        return max(known, passed)
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:

@@ -95,15 +95,27 @@ def test_a_commit_is_on_the_disk_before_it_returns(file: LogFile) -> None:
 
 def test_log_time_never_goes_back_whatever_the_clock_does(path: Path) -> None:
     clock = iter([1000, 900, 1100])
-    file = LogFile(path, clock=lambda: next(clock))
+    file = LogFile(path, clock=lambda: next(clock), monotonic=lambda: 0.0)
     for name in "abc":
         file.append(events(name))
     file.close()
     assert rows(path, "time_ms") == [1000, 1000, 1100]
 
 
+def test_log_time_goes_on_after_a_clock_that_once_ran_ahead(path: Path) -> None:
+    walls = iter([9_000_000, *[1000] * 2000])
+    passed = iter(at * 0.0004 for at in range(3000))
+    file = LogFile(path, clock=lambda: next(walls), monotonic=lambda: next(passed))
+    for _ in range(1001):
+        file.append(events("a"))
+    file.close()
+    times = rows(path, "time_ms")
+    assert times == sorted(times)
+    assert times[-1] - times[0] == 400, "as much as passed"
+
+
 def test_log_time_never_goes_back_between_two_writers(path: Path) -> None:
-    ahead, behind = LogFile(path, clock=lambda: 5000), LogFile(path, clock=lambda: 4000)
+    ahead, behind = (LogFile(path, clock=lambda now=now: now, monotonic=lambda: 0.0) for now in (5000, 4000))
     ahead.append(events("a"))
     behind.append(events("b"))
     ahead.close()
