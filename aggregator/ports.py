@@ -129,6 +129,11 @@ class Listener(Protocol):
 class Membership(Protocol):
     """A worker's place in the consumer group."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the group cannot be reached now; None while it can."""
+        ...
+
     async def run(self, listener: Listener) -> None:
         """Take part until cancelled: tell the listener what is ours, keep the membership alive, then leave."""
         ...

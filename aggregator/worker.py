@@ -23,12 +23,14 @@ class Worker:
         self._status = status
         self._flush_seconds = flush_seconds
         self._tasks: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
-        self.problem: str | None = "the store was not checked yet"
+        self._membership: Membership | None = None
+        self._problem: str | None = "the store was not checked yet"
 
     async def run(self, membership: Membership, stop: asyncio.Event, *, drain_seconds: float) -> None:
         """Work until `stop`, then drain: close and store the open batches, acknowledge, leave the group."""
         if not await self._checked(stop):
             return
+        self._membership = membership
         group = asyncio.create_task(membership.run(self), name="membership")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -62,6 +64,12 @@ class Worker:
             await asyncio.wait({task})
 
     @property
+    def problem(self) -> str | None:
+        """Why the worker as a whole is not ready; None when it is."""
+        away = self._membership.trouble if self._membership else None
+        return self._problem or (f"broker: {away}" if away else None)
+
+    @property
     def broken(self) -> str | None:
         """Why the process is not alive: a partition's task died of a fault of ours; None when all is well."""
         for partition, (_, task) in self._tasks.items():
@@ -75,16 +83,16 @@ class Worker:
             try:
                 await self._store.check()
             except StoreError as error:
-                self.problem = f"store: {error}"
+                self._problem = f"store: {error}"
                 _log.warning("store not fit for use", error=str(error), code=error.code)
                 await self._clock.sleep(_CHECK_AGAIN_SECONDS if not error.passing else 1.0)
             else:
-                self.problem = None
+                self._problem = None
                 return True
         return False
 
     async def _drain(self, seconds: float) -> None:
-        self.problem = "draining"
+        self._problem = "draining"
         tasks = {task for worker, task in self._tasks.values() if not task.done()}
         for worker, _ in self._tasks.values():
             worker.drain()

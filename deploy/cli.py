@@ -89,11 +89,12 @@ def up(*, quiet: bool, **options: Any) -> None:
       flagmeter up
       flagmeter up --data-dir /var/lib/flagmeter --gateway-port 8080
     """  # noqa: D301 - click's own mark: these lines are not to be wrapped
-    from deploy import logs, settings  # noqa: PLC0415 - as above
+    from deploy import configs, logs, settings  # noqa: PLC0415 - as above
     from deploy import up as stack  # noqa: PLC0415
     from deploy.config import UpConfig  # noqa: PLC0415
 
-    config = settings.load(UpConfig, **{name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    config = settings.load(UpConfig, also=[found for _, found in configs.every()], **given)
     if quiet:
         os.environ[logs.LEVEL_VARIABLE] = "warning"  # the services inherit it
     logs.configure("up")

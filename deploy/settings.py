@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr, ValidationError
@@ -31,42 +31,51 @@ class WrongSettingsError(Exception):
         self.faults = faults
 
 
-def load(cls: type[C], **given: Any) -> C:
+def load(cls: type[C], *, also: Iterable[type[BaseSettings]] = (), **given: Any) -> C:
     """Read the settings of one service, or end the process with all faults on stderr.
 
     Args:
         cls: the service's settings.
+        also: settings of processes that this one will start; they are only checked.
         given: values that win over the environment: a command's options.
 
     Raises:
         SystemExit: with status 2, when something is wrong.
     """
     try:
-        return read(cls, **given)
+        return read(cls, also=also, **given)
     except WrongSettingsError as error:
         sys.stderr.write("".join(f"{line}\n" for line in ["wrong settings:", *(f"  {f}" for f in error.faults)]))
         raise SystemExit(WRONG_SETTINGS) from None
 
 
-def read(cls: type[C], **given: Any) -> C:
-    """Read the settings of one service; `given` wins over the environment.
+def read(cls: type[C], *, also: Iterable[type[BaseSettings]] = (), **given: Any) -> C:
+    """Read the settings of one service, and check those of others; `given` wins over the environment.
 
     Raises:
         WrongSettingsError: lists every fault by the name of its variable, unknown variables of ours among them.
     """
     own = {configs.variable(cls, field) for field in cls.model_fields}
-    faults = unknown(os.environ, configs.variables() | own)
-    try:
-        config = cls(**given)
-    except ValidationError as error:
-        found = [_fault(cls, dict(fault)) for fault in error.errors(include_url=False, include_context=False)]
-        # The cause would carry the values, secrets among them, into a traceback.
-        raise WrongSettingsError(found + faults) from None
-    except SettingsError as error:
-        raise WrongSettingsError([f"{error}: give it as JSON", *faults]) from None
-    if faults:
-        raise WrongSettingsError(faults)
+    config, faults = _made(cls, given)
+    for other in also:
+        beside = _made(other, {name: value for name, value in given.items() if name in other.model_fields})[1]
+        faults += [
+            fault for fault in beside if fault.partition(":")[0] not in {known.partition(":")[0] for known in faults}
+        ]
+    faults += unknown(os.environ, configs.variables() | own)
+    if config is None or faults:
+        raise WrongSettingsError(faults) from None
     return config
+
+
+def _made(cls: type[C], given: Mapping[str, Any]) -> tuple[C | None, list[str]]:
+    """Make the settings, or list what is wrong with them; the errors themselves carry values, secrets among them."""
+    try:
+        return cls(**given), []
+    except ValidationError as error:
+        return None, [_fault(cls, dict(fault)) for fault in error.errors(include_url=False, include_context=False)]
+    except SettingsError as error:
+        return None, [f"{error}: give it as JSON"]
 
 
 def unknown(environment: Mapping[str, str], known: Collection[str]) -> list[str]:

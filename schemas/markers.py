@@ -11,6 +11,7 @@ from schemas.limits import MARKER_PROJECT
 from schemas.tables import EVALUATIONS, EvaluationKey
 
 _DIGITS: Final = 20
+_LAST_DATE: Final = 2**16 - 1
 LOST: Final = "lost"
 """`app_name` of a marker that stands for records which the log lost and an operator accepted as such."""
 
@@ -63,8 +64,11 @@ def token(topic_id: str, partition: int, span: Range, attempt: int = 0) -> str:
 
 
 def received_day(log_time: int) -> int:
-    """Give a batch's `received` in days since the epoch: the UTC day of its first record's log time (ms)."""
-    return log_time // 86_400_000
+    """Give a batch's `received` in days since the epoch: the UTC day of its first record's log time (ms).
+
+    Clamped to what a `Date` holds, 1970 to 2149: a broken clock must never make a batch that no table takes.
+    """
+    return min(max(log_time // 86_400_000, 0), _LAST_DATE)
 
 
 HOME: Final = EVALUATIONS

@@ -19,13 +19,14 @@ _MARKERS_SURE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
 """So long the marker of an acknowledged record is surely still there, in milliseconds."""
 
 
-def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int) -> int:
+def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int, expired_only: bool = False) -> int:
     """Remove acknowledged records that are no longer needed, some thousands at once.
 
     Args:
         connection: to the broker's file, in autocommit.
         acknowledged: the first position that is not acknowledged; nothing from there on is removed.
         now_ms: milliseconds since the epoch.
+        expired_only: remove nothing but what is too old for its marker to be there surely.
 
     Returns:
         How many records went.
@@ -36,7 +37,9 @@ def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int) -> 
     (newest,) = row
     too_large = sqlite_log.used_bytes(connection) > sqlite_log.PRUNE_BYTES * 3 // 4
     age = REPEAT_WINDOW_MS if too_large else sqlite_log.PRUNE_AGE_MS
-    young = max(newest - age, now_ms - _MARKERS_SURE_MS)
+    young = now_ms - _MARKERS_SURE_MS
+    if not expired_only:
+        young = max(newest - age, young)
     # Log times never fall, so the first record that is young enough ends the search.
     oldest = connection.execute("SELECT id, time_ms FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE))
     last = next((at for at, time_ms in reversed(oldest.fetchall()) if time_ms < young), None)

@@ -50,6 +50,8 @@ class SqliteFile:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="broker")
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self.replaced = 0
+        """How often another file stood in the first one's place: each time all that was known of it is void."""
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with the connection, on the thread.
@@ -67,7 +69,9 @@ class SqliteFile:
             self._drop()  # removed or replaced: the gateway writes to another file now
         if self._connection is None:
             self._connection = sqlite_log.connect(self._path, busy_seconds=_BUSY_SECONDS)
-            self._inode = self._inode_now()
+            inode = self._inode_now()
+            self.replaced += self._inode not in {0, inode}
+            self._inode = inode
         try:
             return work(self._connection)
         except sqlite3.Error:
@@ -104,11 +108,12 @@ class SqliteLog:
         self._generation = generation
         self._commits = 0
         self._more_to_prune = False
+        self._replaced = file.replaced
         self.topic_id = topic_id
 
     async def bounds(self) -> Bounds:
         """Ask for the log's begin and end; an empty log begins at its end."""
-        return await self._file.call(_bounds)
+        return await self._call(_bounds)
 
     async def committed(self) -> Committed | None:
         """Read the group's committed offset."""
@@ -119,13 +124,13 @@ class SqliteLog:
             ).fetchone()
             return row or (None, None)
 
-        position, metadata = await self._file.call(select)
+        position, metadata = await self._call(select)
         return None if position is None else declaration.read(position, metadata or "")
 
-    async def prune_all(self) -> None:
-        """Prune what may go before the log's begin is asked for: its markers may be gone already."""
+    async def prune_expired(self) -> None:
+        """Prune what is too old for its marker to be there, before the log's begin is asked for."""
         committed = await self.committed()
-        while committed is not None and await self._prune(committed.offset) == AT_ONCE:
+        while committed is not None and await self._prune(committed.offset, expired_only=True) == AT_ONCE:
             pass
 
     async def commit(self, offset: int, metadata: str) -> None:
@@ -137,7 +142,7 @@ class SqliteLog:
                 (offset, metadata, self._group, self._generation),
             ).rowcount
 
-        if await self._file.call(update) != 1:
+        if await self._call(update) != 1:
             raise MembershipLostError(f"generation {self._generation} is over")
         self._commits += 1
         if self._more_to_prune or self._commits % _PRUNE_EVERY == 1:
@@ -146,19 +151,29 @@ class SqliteLog:
             except BrokerAwayError as error:
                 _log.warning("pruning failed", error=str(error))
 
-    async def _prune(self, acknowledged: int) -> int:
+    async def _prune(self, acknowledged: int, *, expired_only: bool = False) -> int:
         now = self._clock.now_ms()
-        removed = await self._file.call(lambda connection: prune(connection, acknowledged=acknowledged, now_ms=now))
+        removed = await self._call(partial(prune, acknowledged=acknowledged, now_ms=now, expired_only=expired_only))
         if removed:
             _log.info("pruned", records=removed)
         return removed
+
+    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, if the file is still the one that this lease is of."""
+
+        def checked(connection: sqlite3.Connection) -> T:
+            if self._file.replaced != self._replaced:
+                raise MembershipLostError("another file stands in the broker's place")
+            return work(connection)
+
+        return await self._file.call(checked)
 
     async def read(self, position: int, *, until: int | None, wait_seconds: float) -> Chunk:
         """Read on, looking for new records twenty times a second."""
         deadline = self._clock.monotonic() + wait_seconds
         last = until if until is not None else 2**63 - 1
         while True:
-            records = await self._file.call(lambda connection: _select(connection, position, last))
+            records = await self._call(lambda connection: _select(connection, position, last))
             if records:
                 return Chunk(records, records[-1].offset + 1)
             if until is not None and (await self.bounds()).end > until:
@@ -177,6 +192,7 @@ class SqliteMembership:
         self._clock = clock
         self._group = group
         self._me = worker or holder.myself()
+        self.trouble: str | None = None
 
     async def run(self, listener: Listener) -> None:
         """Wait for the lease, work while it lasts, and give it back when cancelled."""
@@ -185,7 +201,7 @@ class SqliteMembership:
                 generation = await self._take()
                 topic_id = await self._insist(sqlite_log.topic_id)
                 log = SqliteLog(self._file, self._clock, self._group, generation, topic_id)
-                await self._pruned(log)
+                await self._without_expired(log)
                 await listener.assigned(log)
                 try:
                     await self._renew(generation)
@@ -201,7 +217,7 @@ class SqliteMembership:
         since = self._clock.monotonic()
         while True:
             current = await self._insist(lambda connection: _lease(connection, self._group))
-            if current is None or holder.is_gone(current.holder):
+            if current is None or current.holder == self._me or holder.is_gone(current.holder):
                 free = True
             else:
                 if (current.generation, current.renewals) != seen:
@@ -218,18 +234,21 @@ class SqliteMembership:
     async def _renew(self, generation: int) -> None:
         """Renew until somebody else holds the lease, or until we could not renew for its whole length."""
         renewed = self._clock.monotonic()
+        replaced = self._file.replaced
         while True:
             await self._clock.sleep(_RENEW_SECONDS)
             asked = self._clock.monotonic()
             try:
                 kept = await self._file.call(lambda connection: _renew_lease(connection, self._group, generation))
+                self.trouble = None
             except BrokerAwayError as error:
+                self.trouble = str(error)
                 if self._clock.monotonic() - renewed >= sqlite_log.LEASE_SECONDS:
                     _log.warning("lease could not be renewed", error=str(error))
                     return
                 continue
-            if not kept:
-                _log.warning("lease was taken by another worker", generation=generation)
+            if not kept or self._file.replaced != replaced:
+                _log.warning("lease is over", generation=generation, file_replaced=self._file.replaced != replaced)
                 return
             renewed = asked
 
@@ -237,23 +256,28 @@ class SqliteMembership:
         with contextlib.suppress(BrokerAwayError):  # then it runs out by itself
             await self._file.call(lambda connection: _free_lease(connection, self._group, generation))
 
-    async def _pruned(self, log: SqliteLog) -> None:
+    async def _without_expired(self, log: SqliteLog) -> None:
         while True:
             try:
-                return await log.prune_all()
+                return await log.prune_expired()
             except BrokerAwayError as error:
+                self.trouble = str(error)
                 _log.warning("broker away", error=str(error))
                 await self._clock.sleep(1.0)
-            except UnreadableCommitError:
+            except (UnreadableCommitError, MembershipLostError):
                 return None  # the partition's work says what is wrong with it
 
     async def _insist(self, work: Callable[[sqlite3.Connection], T]) -> T:
         while True:
             try:
-                return await self._file.call(work)
+                answer = await self._file.call(work)
             except BrokerAwayError as error:
+                self.trouble = str(error)
                 _log.warning("broker away", error=str(error))
                 await self._clock.sleep(1.0)
+            else:
+                self.trouble = None
+                return answer
 
 
 class _Lease:

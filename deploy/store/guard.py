@@ -14,9 +14,14 @@ from deploy.store.inserts import Insert
 from deploy.store.lexer import Kind, Token, tokens
 from deploy.store.privileges import Role
 
-MAX_QUERY_BYTES: Final = 1 << 20
-"""Longest statement in bytes, an INSERT's data not counted (a server's default is 262,144)."""
+MAX_QUERY_BYTES: Final = 1 << 18
+"""Longest statement in bytes, an INSERT's data not counted: a server's own default."""
 
+VISITOR_QUERY_BYTES: Final = 1 << 16
+"""Longest statement of a visitor in bytes: reading it holds the interpreter, and so everybody's inserts."""
+
+MAX_SETTINGS_CLAUSES: Final = 64
+"""Each clause may be read to the statement's end, so their number times its length is the work."""
 
 WHOLE_RESULT: Final = frozenset({"extremes", "output_format_json_array_of_rows"})
 """Settings that add something to a result as a whole; chDB's stream leaves it out (WITH TOTALS too), or repeats it."""
@@ -96,8 +101,9 @@ def check(source: str, role: Role) -> Statement:
             raise Fault(ACCESS_DENIED, f"The embedded store does not run {first.upper} statements")
         near = source[first.start : first.start + 40].encode("latin-1").decode("utf-8", "replace")
         raise Fault(SYNTAX_ERROR, f"Syntax error: failed at position {first.start + 1} ({first.text[:40]}): {near}")
-    if len(source) > MAX_QUERY_BYTES:
-        raise Fault(SYNTAX_ERROR, f"Max query size exceeded: {len(source)} bytes, the limit is {MAX_QUERY_BYTES}")
+    limit = MAX_QUERY_BYTES if role is Role.SERVICE else VISITOR_QUERY_BYTES
+    if len(source) > limit:
+        raise Fault(SYNTAX_ERROR, f"Max query size exceeded: {len(source)} bytes, the limit is {limit}")
     sequence = _one_statement(tokens(source))
     text = source[: sequence[-1].end]
     if first.upper in _READS:
@@ -172,7 +178,8 @@ def _check_engines(sequence: list[Token]) -> None:
 def _check_tokens(sequence: list[Token], role: Role) -> None:
     """Refuse names, calls, clauses and settings that this role may not use."""
     padded: list[Token | None] = [None, *sequence, None]
-    for before, token, after in zip(padded, sequence, padded[2:], strict=False):
+    clauses = 0
+    for at, (before, token, after) in enumerate(zip(padded, sequence, padded[2:], strict=False)):
         called = after is not None and after.text == "(" and after.kind is Kind.SYMBOL
         qualified = before is not None and before.text == "." and not called
         if token.name in privileges.FORBIDDEN_NAMES and not qualified:
@@ -187,11 +194,14 @@ def _check_tokens(sequence: list[Token], role: Role) -> None:
         if token.upper == "PARALLEL" and after is not None and after.upper == "WITH":
             raise Fault(SYNTAX_ERROR, "Syntax error (Multi-statements are not allowed)")
         if token.upper in {"SETTINGS", "SETTING"} and after is not None and after.name:
-            _check_settings(sequence, token, role)
+            clauses += 1
+            if clauses > MAX_SETTINGS_CLAUSES:
+                raise Fault(SYNTAX_ERROR, f"More than {MAX_SETTINGS_CLAUSES} SETTINGS clauses")
+            _check_settings(sequence, at + 1, role)
 
 
-def _check_settings(sequence: list[Token], keyword: Token, role: Role) -> None:
-    for name in _assigned(iter(sequence[sequence.index(keyword) + 1 :])):
+def _check_settings(sequence: list[Token], begin: int, role: Role) -> None:
+    for name in _assigned(sequence[at] for at in range(begin, len(sequence))):
         if not privileges.may_set(role, name):
             kind = READONLY if role is Role.VISITOR else ACCESS_DENIED
             raise Fault(kind, f"Cannot modify '{name[:80]}' setting in the embedded store")

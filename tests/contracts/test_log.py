@@ -1,6 +1,7 @@
 """The contract of a partition's log: what the aggregator's reading half promises, on every backend."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -271,3 +272,30 @@ async def test_the_lease_of_a_process_that_is_gone_is_free_at_once(grouped: Sqli
     async with asyncio.timeout(SECONDS):
         while not first.revocations:
             await asyncio.sleep(0.02)
+
+
+async def test_another_file_in_the_brokers_place_ends_the_assignment(grouped: SqliteBackend, tmp_path: Path) -> None:
+    """A copy has the same generation and topic: without looking at the file, its commits would be taken for ours."""
+    await grouped.append(b"one", b"two")
+    member = grouped.join("a")
+    old = await member.owns()
+    await old.commit(3, declaration.write(2, RULES, 1))
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(grouped.path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    source.close()
+    target.close()
+    await grouped.append(b"three")
+    copy.rename(grouped.path)
+    for rest in ("-wal", "-shm"):
+        grouped.path.with_name(grouped.path.name + rest).unlink(missing_ok=True)
+    await grouped.append(b"another three")
+    with pytest.raises(MembershipLostError):
+        await old.read(3, until=None, wait_seconds=5)
+    with pytest.raises(MembershipLostError):
+        await old.commit(4, declaration.write(3, RULES, 1))
+    async with asyncio.timeout(SECONDS):
+        while member.log is old or member.log is None:
+            await asyncio.sleep(0.02)
+    new = await member.owns()
+    assert [record.value for record in (await new.read(3, until=None, wait_seconds=5)).records] == [b"another three"]

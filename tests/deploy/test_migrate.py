@@ -271,7 +271,23 @@ def test_a_marker_of_old_records_lives_as_long_as_any_other(empty):
 
 def test_old_rejected_rows_go_and_a_settled_batch_replaces_its_own(empty):
     def reject(offset: int, written: date, token: str) -> None:
-        row = ("topic", 0, offset, 0, 0, "metrics", "/api/client/metrics", "name_too_long", "p", "e", "a", "f", "{}", TODAY, written)
+        row = (
+            "topic",
+            0,
+            offset,
+            0,
+            0,
+            "metrics",
+            "/api/client/metrics",
+            "name_too_long",
+            "p",
+            "e",
+            "a",
+            "f",
+            "{}",
+            TODAY,
+            written,
+        )
         insert_rows(empty, REJECTED, (*REJECTED_COLUMNS, "written"), [row], token)
 
     reject(1, TODAY - timedelta(days=MARKER_DAYS + 1), "a")

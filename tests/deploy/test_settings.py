@@ -94,3 +94,24 @@ def test_a_long_value_is_cut(monkeypatch):
     with pytest.raises(settings.WrongSettingsError) as raised:
         settings.read(Config)
     assert len(raised.value.faults[0]) < 250
+
+
+def test_wrong_settings_of_the_services_that_up_starts_are_listed_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploy import configs
+    from deploy.config import UpConfig
+
+    monkeypatch.delenv("FLAGMETER_FOLDER")
+    wrong = {
+        "FLAGMETER_FLUSH_SECONDS": "never",
+        "FLAGMETER_FRONTEND_API": "maybe",
+        "FLAGMETER_CACHE_SECONDS": "-1",
+        "FLAGMETER_STORE_MAX_READS": "0",
+        "FLAGMETER_DRAIN_SECONDS": "x",
+        "FLAGMETER_NO_SUCH": "1",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(settings.WrongSettingsError) as caught:
+        settings.read(UpConfig, also=[found for _, found in configs.every()])
+    named = [fault.split(":")[0].split()[0] for fault in caught.value.faults]
+    assert sorted(named) == sorted(wrong), "each once"

@@ -161,6 +161,18 @@ def test_two_thousand_payloads_arrive_exactly_once(stack: Stack) -> None:
     assert msgspec.json.encode(shipment.sent.ledger.rows())
 
 
+def test_a_stop_under_load_keeps_everything_that_was_acknowledged(own_stack: Stack) -> None:
+    own_stack.start()
+    fleet = Fleet(seed=6, end_hour=END_HOUR)
+    shipment = Shipment(own_stack, fleet, 3000, rate=0)
+    shipment.wait_until(0.3)
+    assert own_stack.stop() == 0
+    sent = shipment.join()
+    assert 0 < sent.acknowledged < 3000
+    own_stack.start()
+    check_totals(own_stack, shipment)
+
+
 def test_up_that_is_killed_leaves_no_process_and_nothing_lost(own_stack: Stack) -> None:
     own_stack.start()
     fleet = Fleet(seed=5, end_hour=END_HOUR)

@@ -133,3 +133,17 @@ def test_values_may_hold_expressions_but_not_every_function():
     for data in ("(file('x'))", "(1); DROP TABLE t", "(url('x'))"):
         with pytest.raises(Fault):
             guard.check_values(data)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_thousands_of_settings_clauses_are_refused(role: Role) -> None:
+    """Each clause may be read to the end: a megabyte of them held the interpreter for minutes."""
+    with pytest.raises(Fault, match="More than 64 SETTINGS clauses"):
+        guard.check("SELECT 1 " + "SETTINGS max_threads " * 65, role)
+
+
+def test_a_visitors_statement_is_shorter_than_a_services() -> None:
+    text = "SELECT '" + "x" * guard.VISITOR_QUERY_BYTES + "'"
+    assert guard.check(text, Role.SERVICE)
+    with pytest.raises(Fault, match="Max query size exceeded"):
+        guard.check(text, Role.VISITOR)
