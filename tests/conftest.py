@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stack import Stack
+from tests.support.store import StoreProcess
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +32,47 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def own_stack(tmp_path: Path) -> Iterator[Stack]:
     """A stack that the test starts, stops and breaks itself."""
     made = Stack(tmp_path / "data")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    """The store that most tests share, with our tables: they keep apart by the names of tables, projects or topics.
+
+    It runs as on a machine far from UTC, so that no test depends on the machine's time zone.
+    """
+    running = StoreProcess(tmp_path_factory.mktemp("store") / "data", store_max_buffered_result=str(32 << 20))
+    running.environment["TZ"] = "America/New_York"
+    try:
+        running.start().migrate()
+        yield running
+        assert running.stop() == 0
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def _mortal_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    made = StoreProcess(tmp_path_factory.mktemp("mortal") / "data")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+def mortal_store(_mortal_store: StoreProcess) -> StoreProcess:
+    """A running store that tests may stop, kill and start again; they share its data, and use tables of their own."""
+    return _mortal_store if _mortal_store.is_running else _mortal_store.start()
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
+    """A store that the test alone starts, stops and breaks; not started yet, and without any data."""
+    made = StoreProcess(tmp_path / "data")
     try:
         yield made
     finally:

@@ -4,10 +4,9 @@ import pytest
 
 from deploy import migrate
 from schemas import urls
-from tests.support.store import StoreProcess
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def clickhouse_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated ClickHouse: the embedded store, or a server in a container with `--backend=docker`."""
     if request.config.getoption("--backend") == "docker":
@@ -19,9 +18,4 @@ def clickhouse_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
             migrate.run(urls.parse_clickhouse(url), partitions=1, flush_seconds=1)
             yield url
         return
-    store = StoreProcess(tmp_path_factory.mktemp("store") / "data").start()
-    try:
-        store.migrate()
-        yield store.url
-    finally:
-        store.stop()
+    yield request.getfixturevalue("store").url

@@ -166,8 +166,9 @@ async def test_rejected_rows_hold_their_place_and_any_text(backend: Any, topic: 
 async def test_two_hundred_thousand_rows_are_one_part(backend: Any, topic: str) -> None:
     toggles = ",".join(f'"f{at}":{{"yes":1}}' for at in range(200_000))
     body = f'{{"appName":"{topic}","bucket":{{"start":0,"stop":1,"toggles":{{{toggles}}}}}}}'.encode()
-    await insert(backend.store, topic, Range(1, 1), body)
-    await insert(backend.store, topic, Range(1, 1), body)
+    (block,) = blocks(topic, Range(1, 1), body).values()
+    for _ in range(2):
+        await backend.store.insert(block, token(topic, 0, Range(1, 1), 0))
     assert await backend.parts_of(topic) == 1
     assert len(await backend.rows(HOME, topic, "feature")) == 200_000
 

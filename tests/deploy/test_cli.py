@@ -144,9 +144,8 @@ def test_migrate_refuses_partitions_for_the_embedded_broker():
     assert "leave --partitions at 1" in result.output
 
 
-def test_migrate_makes_status_and_dry_run_on_a_real_store(real_store, tmp_path):
-    url = f"http://{real_store.user}:{real_store.password}@{real_store.host}:{real_store.port}/flagmeter"
-    environment = {"FLAGMETER_CLICKHOUSE_URL": url, "FLAGMETER_DATA_DIR": str(tmp_path / "data")}
+def test_migrate_makes_status_and_dry_run_on_a_real_store(own_store, tmp_path):
+    environment = {"FLAGMETER_CLICKHOUSE_URL": own_store.start().url, "FLAGMETER_DATA_DIR": str(tmp_path / "data")}
     assert "0001 evaluations_hourly: pending" in invoke("migrate", "--status", **environment).output
     dry = invoke("migrate", "--dry-run", **environment).output
     assert "CREATE TABLE IF NOT EXISTS `flagmeter`.evaluations_hourly" in dry

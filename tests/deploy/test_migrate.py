@@ -13,6 +13,7 @@ from schemas import insert, markers
 from schemas.limits import MARKER_DAYS
 from schemas.markers import Range
 from schemas.tables import EVALUATION_COLUMNS, EVALUATIONS, REJECTED, REJECTED_COLUMNS, EvaluationKey
+from tests.support.store import fresh_token
 
 TODAY = datetime.now(UTC).date()
 DAY = (TODAY - date(1970, 1, 1)).days
@@ -25,32 +26,26 @@ def say_nothing(_: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def client(real_store):
-    migrate.run(real_store, partitions=1, flush_seconds=1.0)
-    made = clickhouse_connect.get_client(
-        host=real_store.host,
-        port=real_store.port,
-        username=real_store.user,
-        password=real_store.password,
-        database="flagmeter",
-        autogenerate_session_id=False,
-    )
+def client(store):
+    made = store.client()
+    truncate(made)
     yield made
     made.close()
 
 
 @pytest.fixture
 def empty(client):
+    truncate(client)
+    return client
+
+
+def truncate(client) -> None:
     for table in (EVALUATIONS, REJECTED):
         client.command(f"TRUNCATE TABLE {table}")
-    return client
 
 
 def rows(client, query: str, **parameters):
     return [tuple(row) for row in client.query(query, parameters=parameters).result_rows]
-
-
-_inserts = iter(range(1_000_000))
 
 
 def put(client, *counted, received: date = TODAY, written: date = TODAY, token: str | None = None) -> None:
@@ -59,7 +54,7 @@ def put(client, *counted, received: date = TODAY, written: date = TODAY, token: 
         (*key[:5], datetime.fromtimestamp(key.hour, UTC), *key[6:], received, *numbers, written)
         for key, *numbers in counted
     ]
-    insert_rows(client, EVALUATIONS, (*EVALUATION_COLUMNS, "written"), values, token or f"test:{next(_inserts)}")
+    insert_rows(client, EVALUATIONS, (*EVALUATION_COLUMNS, "written"), values, token or fresh_token())
 
 
 def insert_rows(client, table: str, columns: tuple[str, ...], values: list[tuple[object, ...]], token: str) -> None:

@@ -8,7 +8,7 @@ import textwrap
 import psutil
 import pytest
 
-from tests.support.stack import wait_for
+from tests.support.waiting import wait_for
 
 
 def child(body: str, **kwargs) -> "subprocess.Popen[str]":

@@ -3,14 +3,15 @@ import os
 import signal
 import sys
 import time
-import urllib.request
 
 import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from deploy.supervisor import Backoff, Child, Service, StartFailedError, exit_text
+from tests.support.client import is_ok
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 QUICK = Backoff(first=0.01, longest=0.04, stayed_up=60)
 
@@ -44,20 +45,7 @@ async def made(diary):
 
 
 async def probe(url: str) -> bool:
-    def ask() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-    return await asyncio.to_thread(ask)
-
-
-async def until(condition, *, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
+    return await asyncio.to_thread(is_ok, url)
 
 
 def entries(diary) -> list[str]:

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from deploy.up import READY
+from tests.support.environment import variables
 from tests.support.ports import free_port
-from tests.support.stack import wait_for
+from tests.support.waiting import wait_for
 
 
 class Up:
@@ -32,7 +33,7 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={name: value for name, value in os.environ.items() if not name.startswith("FLAGMETER_")},
+                env=variables(),
                 start_new_session=True,
             )
         return self

@@ -8,7 +8,9 @@ import time
 import psutil
 import pytest
 
-from tests.support.stack import Stack, request, wait_for
+from tests.support.client import request
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 METRICS = "/api/client/metrics"
 BULK = "/api/client/metrics/bulk"

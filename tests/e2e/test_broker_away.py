@@ -13,7 +13,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 CONNECTIONS = 1000
 AWAY_SECONDS = 60

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 EXAMPLE = {
     "applications": [
@@ -102,7 +103,7 @@ def test_no_token_text_is_in_any_log_table_metric_or_file(stack: Stack) -> None:
         rows = broker.execute("SELECT headers, value, key FROM log").fetchall()
     assert len(rows) == 3
     seen += [repr(row) for row in rows]
-    from tests.support.stack import request
+    from tests.support.client import request
 
     for url in (stack.gateway, stack.query, f"http://127.0.0.1:{stack.aggregator_port}"):
         seen.append(request("GET", f"{url}/metrics").body.decode())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support import needs
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 EXAMPLE = {
     "appName": "insurance-selector",

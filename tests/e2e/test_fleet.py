@@ -12,7 +12,8 @@ import pytest
 
 from deploy.fleet import Fleet, Ledger
 from deploy.send import Sent, send
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 PAYLOADS = 20_000
 END_HOUR = 1_795_305_600  # 2026-11-22T00:00:00Z

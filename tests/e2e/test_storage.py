@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 ROWS = [
     json.loads(line)

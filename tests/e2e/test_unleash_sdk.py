@@ -6,7 +6,8 @@ from pathlib import Path
 from UnleashClient import UnleashClient
 from UnleashClient.cache import FileCache
 
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 EVERYONE = [{"name": "default", "parameters": {}, "constraints": []}]
 FEATURES = {

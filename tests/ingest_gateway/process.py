@@ -1,33 +1,18 @@
 """The gateway as a process of its own: `python -m ingest_gateway`."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.ingest_gateway import support
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-def free_port() -> int:
-    """A loopback port that is free now, below the ones that the system gives to clients."""
-    for port in range(20_000 + os.getpid() % 5_000, 32_768):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
+from tests.support.client import request
+from tests.support.environment import ROOT, variables
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 
 @dataclass
@@ -37,19 +22,17 @@ class GatewayProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+            reply = request("GET", f"http://127.0.0.1:{self.port}{path}", timeout=5)
         except OSError as error:
             return 0, str(error)
+        return reply.status, reply.text
 
     def await_ready(self) -> None:
-        deadline = time.monotonic() + support.SECONDS
-        while self.get("/readyz")[0] != 200:
+        def is_ready() -> bool:
             assert self.process.poll() is None, "the gateway ended"
-            assert time.monotonic() < deadline, self.get("/readyz")
-            time.sleep(0.05)
+            return self.get("/readyz")[0] == 200
+
+        wait_for(is_ready, seconds=support.SECONDS, what="the gateway's readiness")
 
     def end(self) -> tuple[int, str]:
         """Ask it to end; gives its exit status and what it logged."""
@@ -69,16 +52,10 @@ def gateway_process(folder: Path, **settings: str) -> Iterator[GatewayProcess]:
     if not (folder / "tokens.json").exists():
         write_tokens(folder / "tokens.json", support.BACKEND_DEV)
     port = free_port()
-    variables = {
-        "FLAGMETER_DATA_DIR": str(folder),
-        "FLAGMETER_GATEWAY_PORT": str(port),
-        **{f"FLAGMETER_{name.upper()}": value for name, value in settings.items()},
-    }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLAGMETER_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "ingest_gateway"],
         cwd=ROOT,
-        env={**kept, **variables},
+        env=variables(data_dir=folder, gateway_port=port, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

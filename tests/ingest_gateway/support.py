@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from ingest_gateway.server import Running, running
 from ingest_gateway.writer import Log
 from schemas import sqlite_log, tokens
 from schemas.event import Event, Headers, unpack
+from tests.support.waiting import until
 
 BACKEND_DEV = "default:development.unit-backend"
 BACKEND_PROD = "*:production.unit-backend"
@@ -140,13 +141,6 @@ async def gateway(
         if ready:
             await until(lambda: found.writer.trouble() is None)
         yield found
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Await a condition, with a deadline."""
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def log_of(folder: Path) -> list[tuple[Headers, bytes]]:

@@ -15,6 +15,7 @@ from ingest_gateway.writer import InDoubt, NotTaken
 from schemas import metric_names as names
 from tests.ingest_gateway import support
 from tests.ingest_gateway.support import ScriptedLog, ask, connect, gateway, headers_for, window
+from tests.support.waiting import until
 
 JSON_ERROR = {"id", "name", "message", "details"}
 LIMIT = 2 * 1024 * 1024
@@ -42,7 +43,7 @@ async def test_a_2xx_is_sent_only_when_the_broker_has_the_event() -> None:
         log.gate.clear()
         await connection.send("POST", "/api/client/metrics", headers_for(), window())
         answer = asyncio.create_task(connection.receive())
-        await support.until(lambda: log.entered == 1)
+        await until(lambda: log.entered == 1)
         assert not answer.done()
         log.gate.set()
         assert (await answer).status == 202
@@ -268,8 +269,8 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
         async with connect(found.port) as connection:
             await connection.send("POST", "/api/client/metrics", headers_for(Content_Length="1000"), None)
             connection.writer.write(b"{" * 100)
-            await support.until(lambda: found.door.held == 100)
-        await support.until(lambda: found.door.requests == 0)
+            await until(lambda: found.door.held == 100)
+        await until(lambda: found.door.requests == 0)
         assert found.door.held == 0
         assert (await ask(found.port)).status == 202
 
@@ -277,7 +278,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
 async def test_chunks_that_are_none_end_like_a_body_that_takes_too_long(tmp_path: Path) -> None:
     async with gateway(tmp_path, body_seconds=0.2) as found, connect(found.port) as connection:
         await connection.send("POST", "/api/client/metrics", headers_for(Transfer_Encoding="chunked"), None)
-        await support.until(lambda: found.door.requests == 1)
+        await until(lambda: found.door.requests == 1)
         connection.writer.write(b"zz\r\n")
         assert (await connection.receive()).status == 503
         await connection.ended()
@@ -325,7 +326,7 @@ async def test_in_doubt_a_single_window_is_503_and_a_bulk_post_waits_until_it_is
     async with gateway(Path(), log=log, bounds=support.QUICK) as found, connect(found.port) as edge:
         log.gate.clear()
         await edge.send("POST", "/api/client/metrics/bulk", headers_for(), bulk)
-        await support.until(lambda: log.entered == 1)
+        await until(lambda: log.entered == 1)
         late = await ask(found.port)
         assert late.status == 503
         answer = asyncio.create_task(edge.receive())
@@ -350,11 +351,11 @@ async def test_an_edge_that_leaves_frees_its_place() -> None:
         log.gate.clear()
         async with connect(found.port) as edge:
             await edge.send("POST", "/api/client/metrics/bulk", headers_for(), json.dumps(support.BULK).encode())
-            await support.until(lambda: log.entered == 1)
+            await until(lambda: log.entered == 1)
             assert found.door.requests == 1
-        await support.until(lambda: found.door.requests == 0)
+        await until(lambda: found.door.requests == 0)
         log.gate.set()
-        await support.until(lambda: len(log.events) == 1)
+        await until(lambda: len(log.events) == 1)
 
 
 async def test_above_the_door_it_is_503_at_once_and_afterwards_202_again() -> None:
@@ -367,7 +368,7 @@ async def test_above_the_door_it_is_503_at_once_and_afterwards_202_again() -> No
         log.gate.clear()
         for connection in (first, second):
             await connection.send("POST", "/api/client/metrics", headers_for(), window())
-        await support.until(lambda: found.door.requests == 2)
+        await until(lambda: found.door.requests == 2)
         reply = await ask(found.port)
         assert (reply.status, "retry-after" in reply.headers) == (503, True)
         log.gate.set()
@@ -383,11 +384,11 @@ async def test_bytes_in_flight_are_bounded_by_their_inflated_size() -> None:
     async with gateway(Path(), log=log, max_in_flight_bytes=1024 * 1024) as found, connect(found.port) as first:
         log.gate.clear()
         await first.send("POST", "/api/client/metrics", packed, gzip.compress(large))
-        await support.until(lambda: found.door.held > 700_000)
+        await until(lambda: found.door.held > 700_000)
         assert (await ask(found.port, body=gzip.compress(large), headers=packed)).status == 503
         log.gate.set()
         assert (await first.receive()).status == 202
-        await support.until(lambda: found.door.held == 0)
+        await until(lambda: found.door.held == 0)
 
 
 async def test_a_fault_of_ours_is_503_and_tells_nothing(
@@ -500,7 +501,7 @@ async def test_readiness_tells_why_not() -> None:
         assert (unready.status, unready.json()) == (503, {"ready": False, "reasons": ["database is locked"]})
         assert (await ask(found.port, "/healthz", method="GET")).status == 200
         log.probe_fault = None
-        await support.until(lambda: found.writer.trouble() is None)
+        await until(lambda: found.writer.trouble() is None)
 
 
 async def test_every_metric_of_the_gateway_is_exposed_and_counts(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from ingest_gateway.meters import Meters
 from ingest_gateway.writer import InDoubt, NotTaken
 from schemas import metric_names as names
 from schemas.event import Event, Headers, Kind
-from tests.ingest_gateway.support import QUICK, SECONDS, ScriptedLog, until
+from tests.ingest_gateway.support import QUICK, SECONDS, ScriptedLog
+from tests.support.waiting import until
 
 HEADERS = Headers(
     kind=Kind.METRICS, route="/r", project="p", environment="e", token_id="t", received_ms=0, body_hash="h"

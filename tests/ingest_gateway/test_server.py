@@ -13,6 +13,7 @@ from ingest_gateway.config import Config
 from ingest_gateway.server import running, serve
 from tests.ingest_gateway import support
 from tests.ingest_gateway.support import ScriptedLog, ask, connect, gateway, headers_for, locked, window
+from tests.support.waiting import until
 
 
 def flags_of(folder: Path) -> list[str]:
@@ -54,7 +55,7 @@ class Load:
 async def test_everything_that_was_answered_before_the_end_is_in_the_file(tmp_path: Path) -> None:
     async with gateway(tmp_path) as found:
         load = Load(found.port, clients=40)
-        await support.until(lambda: len(load.acknowledged) > 400)
+        await until(lambda: len(load.acknowledged) > 400)
     await load.ended()
     kept = flags_of(tmp_path)
     assert len(kept) == len(set(kept))
@@ -75,13 +76,13 @@ async def test_what_is_in_flight_at_the_end_is_answered(tmp_path: Path) -> None:
     started = asyncio.get_running_loop().create_future()
     service = asyncio.create_task(serving())
     found = await started
-    await support.until(lambda: found.writer.trouble() is None)
+    await until(lambda: found.writer.trouble() is None)
     log.gate.clear()
     async with connect(found.port) as connection, connect(found.port) as idle:
         await connection.send("POST", "/api/client/metrics", headers_for(), window())
-        await support.until(lambda: log.entered == 1)
+        await until(lambda: log.entered == 1)
         stop.set()
-        await support.until(lambda: found.gateway.draining)
+        await until(lambda: found.gateway.draining)
         log.gate.set()
         reply = await connection.receive()
         assert reply.status == 202
@@ -106,9 +107,9 @@ async def test_readiness_fails_before_the_port_is_closed(tmp_path: Path) -> None
 
     service = asyncio.create_task(serving())
     found = await started
-    await support.until(lambda: found.writer.trouble() is None)
+    await until(lambda: found.writer.trouble() is None)
     stop.set()
-    await support.until(lambda: found.gateway.draining)
+    await until(lambda: found.gateway.draining)
     reply = await ask(found.port, "/readyz", method="GET")
     assert (reply.status, reply.json()["ready"]) == (503, False)
     last = await ask(found.port)
@@ -119,7 +120,7 @@ async def test_readiness_fails_before_the_port_is_closed(tmp_path: Path) -> None
 async def test_serve_runs_until_it_is_told_to_stop(tmp_path: Path) -> None:
     stop = asyncio.Event()
     service = asyncio.create_task(serve(Config(data_dir=tmp_path, gateway_port=0), support.TABLE, stop))
-    await support.until((tmp_path / "broker.db").exists)
+    await until((tmp_path / "broker.db").exists)
     assert not service.done()
     stop.set()
     async with asyncio.timeout(support.SECONDS):
@@ -148,7 +149,7 @@ async def test_a_locked_file_is_answered_503_within_two_seconds_and_mends_by_its
             assert {reply.status for reply in replies} == {503}
             assert all("retry-after" in reply.headers for reply in replies)
             assert (await ask(found.port, "/readyz", method="GET")).status == 503
-        await support.until(lambda: found.writer.trouble() is None)
+        await until(lambda: found.writer.trouble() is None)
         assert (await ask(found.port, "/readyz", method="GET")).status == 200
         assert (await ask(found.port, body=window("after"))).status == 202
     assert flags_of(tmp_path) == ["before", "after"]
@@ -157,11 +158,11 @@ async def test_a_locked_file_is_answered_503_within_two_seconds_and_mends_by_its
 async def test_under_load_a_lock_loses_and_doubles_nothing(tmp_path: Path) -> None:
     async with gateway(tmp_path) as found:
         load = Load(found.port, clients=30)
-        await support.until(lambda: len(load.acknowledged) > 100)
+        await until(lambda: len(load.acknowledged) > 100)
         async with locked(tmp_path):
-            await support.until(lambda: load.statuses.get(503, 0) >= 30)
+            await until(lambda: load.statuses.get(503, 0) >= 30)
         so_far = len(load.acknowledged)
-        await support.until(lambda: len(load.acknowledged) > so_far + 200)
+        await until(lambda: len(load.acknowledged) > so_far + 200)
     await load.ended()
     kept = flags_of(tmp_path)
     assert len(kept) == len(set(kept))
@@ -180,7 +181,7 @@ async def test_a_full_disk_is_answered_503_and_mends_by_itself(tmp_path: Path) -
         unready = await ask(found.port, "/readyz", method="GET")
         assert "full" in unready.json()["reasons"][0]
         file._connection.execute("PRAGMA max_page_count = 100000")
-        await support.until(lambda: found.writer.trouble() is None)
+        await until(lambda: found.writer.trouble() is None)
         assert (await ask(found.port, body=window("after"))).status == 202
     assert flags_of(tmp_path) == ["before", "after"]
 
@@ -197,9 +198,9 @@ async def test_a_commit_that_hangs_is_503_in_doubt_and_later_in_the_file(tmp_pat
     log = SqliteLog(SlowDisk(tmp_path / "broker.db"))
     async with gateway(tmp_path, log=log, bounds=support.QUICK) as found, connect(found.port) as edge:
         await edge.send("POST", "/api/client/metrics/bulk", headers_for(), json.dumps(support.BULK).encode())
-        await support.until(lambda: found.door.requests == 1)
+        await until(lambda: found.door.requests == 1)
         assert (await ask(found.port)).status == 503
-        await support.until(lambda: found.writer.trouble() is not None)
+        await until(lambda: found.writer.trouble() is not None)
         release.set()
         assert (await edge.receive()).status == 202
     assert support.log_of(tmp_path)[0][0].kind == "bulk"
@@ -213,14 +214,14 @@ async def test_it_starts_without_its_broker_and_is_ready_once_that_is_there(tmp_
         assert unready.json()["reasons"]
         assert (await ask(found.port)).status == 503
         folder.mkdir()
-        await support.until(lambda: found.writer.trouble() is None)
+        await until(lambda: found.writer.trouble() is None)
         assert (await ask(found.port)).status == 202
 
 
 async def test_two_gateways_share_one_file(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one, gateway(tmp_path) as other:
         loads = [Load(found.port, clients=10) for found in (one, other)]
-        await support.until(lambda: all(len(load.acknowledged) > 100 for load in loads))
+        await until(lambda: all(len(load.acknowledged) > 100 for load in loads))
     for load in loads:
         await load.ended()
     assert len(flags_of(tmp_path)) == sum(len(load.acknowledged) for load in loads)

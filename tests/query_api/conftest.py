@@ -1,33 +1,20 @@
-"""A real store as a process, and the query API in front of it."""
+"""The query API in this process, in front of the shared store."""
 
-import asyncio
-import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, date, datetime
-from itertools import count
-from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from deploy import migrate
 from query_api import app
 from query_api.app import Clock
 from query_api.config import Config
 from query_api.server import MAX_LINE
 from query_api.store import Store
-from schemas import insert, tokens, urls
-from schemas.tables import EVALUATION_COLUMNS, EVALUATIONS
-from tests.support.ports import free_port
+from schemas import tokens
+from tests.support.store import StoreProcess
 
-READY_SECONDS = 40
 RECEIVED = date(2026, 11, 22)
 ADMIN = "*:*.00000000000000000000000000000001"
 SHOP_ADMIN = "shop:*.00000000000000000000000000000002"
@@ -37,74 +24,6 @@ TOKENS = f"""{{"tokens": [
   {{"token": "{SHOP_ADMIN}", "type": "admin", "projects": ["shop"], "environment": "*"}},
   {{"token": "{BACKEND}", "type": "backend", "projects": ["default"], "environment": "development"}}
 ]}}"""
-
-_numbers = count()
-
-
-class StoreProcess:
-    """`python -m deploy.store`; may be stopped and started again."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "deploy.store", "--data-dir", str(self.data_dir), "--port", str(self.port)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAGMETER_")}
-        with (self.data_dir.parent / "store.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, env=environment)
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._answers():
-            assert self._process.poll() is None, "the store ended"
-            assert time.monotonic() < deadline, "the store did not answer"
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=2) as answer:
-                return answer.status == 200
-        except (OSError, urllib.error.URLError):
-            return False
-
-    def stop(self, *, kill: bool = False) -> None:
-        if self._process is not None:
-            (self._process.kill if kill else self._process.terminate)()
-            self._process.wait(timeout=READY_SECONDS)
-            self._process = None
-
-    @property
-    def url(self) -> str:
-        secret = (self.data_dir / "store.secret").read_text().strip()
-        return f"http://service:{secret}@127.0.0.1:{self.port}/flagmeter"
-
-    def migrate(self) -> None:
-        migrate.run(urls.parse_clickhouse(self.url), partitions=1, flush_seconds=1)
-
-    def client(self) -> Any:
-        server = urls.parse_clickhouse(self.url)
-        return clickhouse_connect.get_client(
-            host=server.host,
-            port=server.port,
-            username=server.user,
-            password=server.password,
-            database=server.database,
-            autogenerate_session_id=False,
-        )
-
-    def insert(self, *rows: list[Any]) -> None:
-        """Insert rows as one part."""
-        client = self.client()
-        try:
-            client.insert(
-                EVALUATIONS,
-                rows,
-                column_names=list(EVALUATION_COLUMNS),
-                settings=insert.settings((26, 9), f"test:{next(_numbers)}"),
-                transport_settings=insert.URL_PARAMETERS,
-            )
-        finally:
-            client.close()
 
 
 def row(
@@ -172,35 +91,6 @@ class Api:
 
     async def get(self, path: str, **query: str) -> Answer:
         return await self.ask(path, query.items())
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
-    """Ask until it is true; fails after the deadline."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
-    """A store with tables; tests keep apart by their projects' names."""
-    process = StoreProcess(tmp_path_factory.mktemp("query_store") / "data")
-    process.start()
-    try:
-        process.migrate()
-        yield process
-    finally:
-        process.stop()
-
-
-@pytest.fixture
-def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
-    """A store that the test starts, stops and breaks itself; not started yet."""
-    process = StoreProcess(tmp_path / "data")
-    try:
-        yield process
-    finally:
-        process.stop(kill=True)
 
 
 Start = Callable[..., Awaitable[Api]]

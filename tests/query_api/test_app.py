@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from query_api.app import Clock
-from tests.query_api.conftest import ADMIN, BACKEND, SHOP_ADMIN, Api, Start, StoreProcess, row
+from tests.query_api.conftest import ADMIN, BACKEND, SHOP_ADMIN, Api, Start, row
+from tests.support.store import StoreProcess
 
 SERIES = "/v1/projects/web/results/evaluations"
 FEATURE = "/v1/projects/web/features/flag/results/evaluations"

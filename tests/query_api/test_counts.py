@@ -5,7 +5,8 @@ from urllib.parse import quote
 import pytest
 
 from schemas.limits import MAX_COUNT
-from tests.query_api.conftest import Api, StoreProcess, row
+from tests.query_api.conftest import Api, row
+from tests.support.store import StoreProcess
 
 HOUR = "2026-11-22T10:00:00"
 ASKED = {"startDate": "2026-11-22T10:00:00Z", "endDate": "2026-11-22T11:00:00Z"}

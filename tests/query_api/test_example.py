@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.query_api.conftest import Api, StoreProcess, row
+from tests.query_api.conftest import Api, row
+from tests.support.store import StoreProcess
 
 HOUR = "1926-05-08T12:00:00"
 PROJECT = "/v1/projects/example/results"

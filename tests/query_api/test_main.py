@@ -1,43 +1,32 @@
 """`python -m query_api` as a process of its own."""
 
-import json
-import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.query_api.conftest import ADMIN, TOKENS, StoreProcess, row
+from tests.query_api.conftest import ADMIN, TOKENS, row
+from tests.support.client import is_ok, request
+from tests.support.environment import variables
 from tests.support.ports import free_port
+from tests.support.store import StoreProcess
+from tests.support.waiting import wait_for
 
 SECONDS = 30
-
-
-def environment(**settings: object) -> dict[str, str]:
-    own = {name: text for name, text in os.environ.items() if not name.startswith("FLAGMETER_")}
-    return own | {f"FLAGMETER_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def run(**settings: object) -> subprocess.CompletedProcess[str]:
     """Run it where it must end by itself."""
     command = [sys.executable, "-m", "query_api"]
     return subprocess.run(
-        command, env=environment(**settings), capture_output=True, text=True, timeout=SECONDS, check=False
+        command, env=variables(**settings), capture_output=True, text=True, timeout=SECONDS, check=False
     )
 
 
 def get(url: str) -> tuple[int, object]:
-    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN}"})
-    try:
-        with urllib.request.urlopen(asked, timeout=5) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
+    answer = request("GET", url, headers={"Authorization": f"Bearer {ADMIN}"}, timeout=5)
+    return answer.status, answer.json()
 
 
 def test_it_serves_until_it_is_asked_to_end(store: StoreProcess, tmp_path: Path):
@@ -48,19 +37,16 @@ def test_it_serves_until_it_is_asked_to_end(store: StoreProcess, tmp_path: Path)
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "query_api"],
-            env=environment(data_dir=tmp_path, query_port=port, clickhouse_url=store.url),
+            env=variables(data_dir=tmp_path, query_port=port, clickhouse_url=store.url),
             stderr=errors,
         )
     try:
-        deadline = time.monotonic() + SECONDS
-        ready = None
-        while ready != 200:
+
+        def is_ready() -> bool:
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            try:
-                ready, _ = get(f"http://127.0.0.1:{port}/readyz")
-            except OSError:
-                time.sleep(0.05)
+            return is_ok(f"http://127.0.0.1:{port}/readyz")
+
+        wait_for(is_ready, seconds=SECONDS, what="its readiness")
         path = "/v1/projects/process/results/evaluations?startDate=1926-05-08&period=day&endDate=1926-05-09"
         status, answer = get(f"http://127.0.0.1:{port}{path}")
         assert status == 200
@@ -74,7 +60,7 @@ def test_it_serves_until_it_is_asked_to_end(store: StoreProcess, tmp_path: Path)
     logged = log.read_text()
     assert "listening" in logged
     assert "0000000" not in logged
-    assert (store.data_dir / "store.secret").read_text().strip() not in logged
+    assert store.secret not in logged
 
 
 def test_wrong_settings_are_listed_together_and_end_it(tmp_path: Path):

@@ -8,8 +8,10 @@ import pytest
 from query_api import sql
 from query_api.store import Store, StoreAwayError
 from schemas.urls import ClickHouse, parse_clickhouse
-from tests.query_api.conftest import Api, Start, StoreProcess, row, until
+from tests.query_api.conftest import Api, Start, row
 from tests.support.ports import free_port
+from tests.support.store import StoreProcess
+from tests.support.waiting import until
 
 SERIES = "/v1/projects/default/results/evaluations"
 ASKED = {"startDate": "2026-11-22T10:00:00Z", "endDate": "2026-11-22T11:00:00Z"}
@@ -43,7 +45,7 @@ async def test_the_store_is_restarted_under_it(own_store: StoreProcess, start: S
     assert (await reasons(api)) == []
     assert (await api.get(SERIES, **ASKED)).points[0]["value"] == 5
     for kill in (False, True):
-        own_store.stop(kill=kill)
+        (own_store.kill if kill else own_store.stop)()
         began = time.monotonic()
         away = await api.get(SERIES, **ASKED)
         assert away.status == 503

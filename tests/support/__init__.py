@@ -1,1 +1,1 @@
-"""What the end-to-end tests share: the whole stack as processes, and free ports."""
+"""What the tests of several packages share: processes, free ports, requests, and waiting for a condition."""

@@ -1,64 +1,26 @@
 """`flagmeter up` as a process, with everything that a test asks of it."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.support.client import Answer, is_ok, request
+from tests.support.environment import variables
 from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 READY_SECONDS = 60
 STOP_SECONDS = 40
 MODULES = {"gateway": "ingest_gateway", "aggregator": "aggregator", "query-api": "query_api", "store": "deploy.store"}
-
-
-class Answer:
-    """One HTTP answer."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def request(
-    method: str, url: str, *, headers: dict[str, str] | None = None, body: bytes | None = None, timeout: float = 15
-) -> Answer:
-    """Send one request; an error status is an answer like any other."""
-    asked = urllib.request.Request(url, data=body, method=method, headers=headers or {})
-    try:
-        with urllib.request.urlopen(asked, timeout=timeout) as answer:
-            return Answer(answer.status, dict(answer.headers), answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, dict(error.headers), error.read())
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 30, what: str = "it") -> Any:
-    """Ask until the answer is truthy; fails after the deadline, with the last answer."""
-    deadline = time.monotonic() + seconds
-    last: Any = None
-    while time.monotonic() < deadline:
-        last = condition()
-        if last:
-            return last
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {seconds} s (last: {last!r})")
 
 
 class Stack:
@@ -82,14 +44,13 @@ class Stack:
         command += ["--gateway-port", str(self.gateway_port), "--query-port", str(self.query_port)]
         command += ["--clickhouse-port", str(self.store_port), "--aggregator-port", str(self.aggregator_port)]
         command += ["--management-port", str(self.management_port), *options]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAGMETER_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=environment | self.environment,
+                env=variables() | self.environment,
                 start_new_session=True,
             )
         lines: queue.Queue[str | None] = queue.Queue()
@@ -166,11 +127,7 @@ class Stack:
 
     def ready(self, service: str) -> bool:
         port = {"gateway": self.gateway_port, "query-api": self.query_port, "aggregator": self.aggregator_port}
-        url = f"{self.store}/ping" if service == "store" else f"http://127.0.0.1:{port[service]}/readyz"
-        try:
-            return request("GET", url, timeout=2).status == 200
-        except OSError:
-            return False
+        return is_ok(f"{self.store}/ping" if service == "store" else f"http://127.0.0.1:{port[service]}/readyz")
 
     # URLs ------------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 
-from tests.deploy.store.process import StoreProcess
 from tests.support import needs
+from tests.support.store import StoreProcess
 
 SETTINGS = {"async_insert": 0, "deduplicate_insert": "enable", "wait_end_of_query": 1}
 NAMES = ["hour", "feature", "labels", "yes", "ratio", "tags"]

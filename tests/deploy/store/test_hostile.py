@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.store.process import StoreProcess
+from tests.support.store import StoreProcess
 
 CANARY = "flagmeter-canary-4711"
 DISK = "type = object_storage, object_storage_type = local, metadata_type = local"

@@ -11,7 +11,7 @@ import lz4.frame
 import pytest
 import zstandard
 
-from tests.deploy.store.process import StoreProcess
+from tests.support.store import StoreProcess
 
 
 @pytest.mark.parametrize("path", ["/ping", "/", "/replicas_status"])

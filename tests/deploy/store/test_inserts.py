@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from tests.deploy.store.process import StoreProcess, wait_until
+from tests.support.store import StoreProcess
+from tests.support.waiting import wait_for
 
 SETTINGS = {"async_insert": "0", "deduplicate_insert": "enable", "wait_end_of_query": "1"}
 
@@ -140,32 +141,31 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_stores_nothing(store: St
     assert store.visitor("SELECT s FROM left").text == "b\n"
 
 
-def test_tokens_survive_a_restart(own_store: StoreProcess) -> None:
-    own_store.start()
-    make_table(own_store, "t")
-    data = native(own_store, 1000)
-    into = {"query": "INSERT INTO t FORMAT Native", "insert_deduplication_token": "first", **SETTINGS}
-    assert own_store.service(data, **into).status == 200
-    assert own_store.stop() == 0
-    own_store.start()
-    assert own_store.service(data, **into).status == 200
-    assert totals(own_store, "t") == (999, 499_500)
-    assert own_store.service(data, **{**into, "insert_deduplication_token": "second"}).status == 200
-    assert totals(own_store, "t") == (999, 999_000)
+def test_tokens_survive_a_restart(mortal_store: StoreProcess) -> None:
+    make_table(mortal_store, "restarted")
+    data = native(mortal_store, 1000)
+    into = {"query": "INSERT INTO restarted FORMAT Native", "insert_deduplication_token": "first", **SETTINGS}
+    assert mortal_store.service(data, **into).status == 200
+    assert mortal_store.stop() == 0
+    mortal_store.start()
+    assert mortal_store.service(data, **into).status == 200
+    assert totals(mortal_store, "restarted") == (999, 499_500)
+    assert mortal_store.service(data, **{**into, "insert_deduplication_token": "second"}).status == 200
+    assert totals(mortal_store, "restarted") == (999, 999_000)
 
 
 @pytest.mark.parametrize("round_", range(2))
-def test_every_acknowledged_insert_survives_a_kill_once(own_store: StoreProcess, round_: int) -> None:
-    own_store.start()
-    make_table(own_store, "t")
+def test_every_acknowledged_insert_survives_a_kill_once(mortal_store: StoreProcess, round_: int) -> None:
+    table = f"killed_{round_}"
+    make_table(mortal_store, table)
     batch = 50
     acknowledged: list[int] = []
     sent = 0
 
     def insert(number: int) -> bool:
         rows = "".join(f"{number * batch + row + 1},a,1\n" for row in range(batch))
-        answer = own_store.service(
-            rows, query="INSERT INTO t FORMAT CSV", insert_deduplication_token=f"b{number}", **SETTINGS
+        answer = mortal_store.service(
+            rows, query=f"INSERT INTO {table} FORMAT CSV", insert_deduplication_token=f"b{number}", **SETTINGS
         )
         return answer.status == 200
 
@@ -179,12 +179,12 @@ def test_every_acknowledged_insert_survives_a_kill_once(own_store: StoreProcess,
 
     sender = threading.Thread(target=send)
     sender.start()
-    wait_until(lambda: len(acknowledged) >= 20 + 15 * round_, seconds=30, what="twenty inserts")
-    own_store.kill()
+    wait_for(lambda: len(acknowledged) >= 20 + 15 * round_, seconds=30, what="twenty inserts")
+    mortal_store.kill()
     sender.join(30)
-    own_store.start()
-    found = own_store.visitor(f"SELECT DISTINCT intDiv(id - 1, {batch}) FROM t ORDER BY 1").text.split()
+    mortal_store.start()
+    found = mortal_store.visitor(f"SELECT DISTINCT intDiv(id - 1, {batch}) FROM {table} ORDER BY 1").text.split()
     assert {int(number) for number in found} >= set(acknowledged)
     for number in range(1, sent + 1):  # what may be there or not is sent again: each batch counts once
         assert insert(number)
-    assert totals(own_store, "t") == (sent * batch, sent * batch)
+    assert totals(mortal_store, table) == (sent * batch, sent * batch)
