@@ -22,10 +22,10 @@ from aggregator.ports import (
     StoreError,
 )
 from aggregator.rollup import UnknownRulesError
-from aggregator.settle import settle
+from aggregator.settle import TooLateError, settle
 from aggregator.status import Status
 from schemas import declaration
-from schemas.assignment import GoOn, Recut, Settle, Stop, assign
+from schemas.assignment import Alarm, GoOn, Recut, Settle, Stop, assign
 from schemas.declaration import Committed, UnreadableCommitError
 from schemas.insert import INSERT_SECONDS
 from schemas.limits import MARKER_DAYS, RULES
@@ -42,10 +42,6 @@ _MARKER_LIFE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
 _log = structlog.get_logger(__name__)
 
 
-class _TooLateError(Exception):
-    """The declaration is older than half a session time-out: the range must be settled anew."""
-
-
 class PartitionWorker:
     """Works on one partition for the time of one assignment."""
 
@@ -59,6 +55,8 @@ class PartitionWorker:
         self._status = status
         self._flush_seconds = flush_seconds
         self._declared_at = 0.0
+        self._doubtful_before = 0
+        """Batches that begin below this position are settled: the store may know their tokens and lack their rows."""
         self._log = _log.bind(partition=log.partition)
         self._drain = False
 
@@ -76,43 +74,63 @@ class PartitionWorker:
         finally:
             self._status.well(self._broker.partition)
 
-    async def _begin(self) -> int:
+    async def _begin(self) -> int:  # noqa: C901 - one arm for each kind of plan
         """Carry out the assignment table's plan; give the position to read on from."""
         recut_from: int | None = None
         while True:
             bounds = await self._insist(self._broker.bounds)
             committed = await self._insist(self._broker.committed)
             marked = await self._insist(lambda: self._store.last_marked(self._broker.topic_id, self._broker.partition))
+            if committed and committed.stop:
+                await self._stop(committed.stop, None)
+                continue
             plan = assign(committed, marked, bounds.begin, bounds.end)
+            if not isinstance(plan, Stop):
+                self._status.well(self._broker.partition)
             self._log.info("assigned", plan=repr(plan), committed=committed and committed.offset, marked=marked)
             match plan:
                 case GoOn(at):
                     if committed and committed.declared:
                         self._log.warning("settled", range=str(committed.declared), cause="assignment", was_stored=True)
                     return at
+                case Settle(span) if committed and self._too_old(committed.t):
+                    await self._stop("declared_too_long_ago", span)
                 case Settle(span):
-                    if committed and self._too_old(committed):
-                        await self._stop("declared_too_long_ago", span)
-                        continue
-                    rules = committed.rules if committed else RULES
-                    batch = await self._insist(lambda span=span, rules=rules: self._again(span, rules))  # type: ignore[misc]
-                    await self._settle(batch, cause="assignment")
-                    return span.last + 1
+                    return await self._settle_declared(span, committed)
                 case Recut(at, alarm):
                     if recut_from == at:
                         return at
-                    if alarm:
-                        self._status.alarm(self._broker.partition, alarm)
-                    self._log.error("ranges are cut anew", at=at, alarm=alarm)
-                    await self._settle_foreign(at)
-                    await self._clock.sleep(self._broker.session_seconds + INSERT_SECONDS)
+                    await self._wait_out_late_writers(at, alarm)
                     recut_from = at
+                    self._doubtful_before = bounds.end
                 case Stop(alarm, missing):
+                    if alarm is Alarm.ANOTHER_LOG:
+                        await self._stop_for_good(alarm, committed, bounds.begin)
                     await self._stop(alarm, missing)
 
-    def _too_old(self, committed: Committed) -> bool:
-        """Say whether the range's marker may have come and gone: then its absence proves nothing."""
-        return self._clock.now_ms() - committed.t > _MARKER_LIFE_MS
+    async def _settle_declared(self, span: Range, committed: Committed | None) -> int:
+        """Settle the range that was found declared; give the position after it."""
+        rules, since = (committed.rules, committed.t) if committed else (RULES, None)
+        batch = await self._insist(lambda: self._again(span, rules))
+        await self._settle(batch, cause="assignment", since=since)
+        return span.last + 1
+
+    async def _wait_out_late_writers(self, at: int, alarm: Alarm | None) -> None:
+        if alarm:
+            self._status.alarm(self._broker.partition, alarm)
+        self._log.error("ranges are cut anew", at=at, alarm=alarm)
+        await self._settle_foreign(at)
+        await self._clock.sleep(self._broker.session_seconds + INSERT_SECONDS)
+
+    def _too_old(self, declared: int) -> bool:
+        """Say whether a marker may have come and gone since (ms): then its absence proves nothing."""
+        return self._clock.now_ms() - declared > _MARKER_LIFE_MS
+
+    async def _stop_for_good(self, alarm: Alarm, committed: Committed | None, begin: int) -> None:
+        """Write the stop into the committed metadata: this log goes on growing, and soon looks like the right one."""
+        offset, last = (committed.offset, committed.last) if committed else (begin, begin - 1)
+        metadata = declaration.write(last, RULES, committed.t if committed else 0, stop=alarm)
+        await self._insist(lambda: self._broker.commit(offset, metadata))
 
     async def _stop(self, alarm: str, span: Range | None) -> None:
         where = f" (records {span})" if span else ""
@@ -147,7 +165,10 @@ class PartitionWorker:
                     acknowledged = True
                 self._status.lag(self._broker.partition, records=0, seconds=0.0)
                 continue
-            await self._store_batch(batch)
+            if batch.span.first < self._doubtful_before:
+                await self._settle(batch, cause="recut")
+            else:
+                await self._store_batch(batch)
             position = batch.span.last + 1
             acknowledged = False
             await self._report_lag(position, batch)
@@ -165,7 +186,7 @@ class PartitionWorker:
         try:
             for block in batch.blocks:
                 await self._insert(batch, block)
-        except (StoreError, _TooLateError) as error:
+        except (StoreError, TooLateError) as error:
             await self._told(error, batch.span)
             await self._settle(batch, cause="insert")
         else:
@@ -181,22 +202,43 @@ class PartitionWorker:
         await self._points.reached("before-acknowledge")
 
     async def _insert(self, batch: Batch, block: Block) -> None:
-        """Insert one block, unless its declaration is too old to trust (EXACTLY_ONCE.md, 2)."""
         began = self._clock.monotonic()
-        if began - self._declared_at > self._broker.session_seconds / 2:
-            raise _TooLateError
+        self._assert_fresh()
         await self._store.insert(block, token(self._broker.topic_id, self._broker.partition, batch.span))
         self._status.insert_seconds.labels(block.table).observe(self._clock.monotonic() - began)
 
-    async def _settle(self, batch: Batch, *, cause: str) -> None:
-        """Settle a range, for as long as it takes; each try first makes sure that the range is still ours."""
+    def _assert_fresh(self) -> None:
+        """Refuse to insert under a declaration that is too old to trust (EXACTLY_ONCE.md, 2)."""
+        if self._clock.monotonic() - self._declared_at > self._broker.session_seconds / 2:
+            raise TooLateError("the declaration is older than half a session time-out")
+
+    async def _settle(self, batch: Batch, *, cause: str, since: int | None = None) -> None:
+        """Settle a range, for as long as it takes; each try first makes sure that the range is still ours.
+
+        Args:
+            batch: the range.
+            cause: for logs and metrics.
+            since: when the range was first declared (ms); by default now. Declaring it again keeps that time.
+        """
         attempts: dict[str, int] = {}
+        since = self._clock.now_ms() if since is None else since
         self._log.warning("settling", range=str(batch.span), cause=cause)
         while True:
-            await self._declare(batch.span, batch.rules)
+            if self._too_old(since):
+                await self._stop("declared_too_long_ago", batch.span)
+                continue
+            await self._declare(batch.span, batch.rules, since)
             try:
-                await settle(self._broker, self._store, self._status, batch, attempts)
-            except StoreError as error:
+                await settle(
+                    self._broker,
+                    self._store,
+                    self._status,
+                    batch,
+                    attempts,
+                    assert_fresh=self._assert_fresh,
+                    salt=str(self._clock.now_ms()),
+                )
+            except (StoreError, TooLateError) as error:
                 await self._told(error, batch.span)
                 continue
             self._status.well(self._broker.partition)
@@ -205,9 +247,9 @@ class PartitionWorker:
             self._log.warning("settled", range=str(batch.span), cause=cause)
             return
 
-    async def _declare(self, span: Range, rules: int) -> None:
+    async def _declare(self, span: Range, rules: int, since: int | None = None) -> None:
         """Commit the batch's range: this acknowledges the batch before, and declares this one."""
-        metadata = declaration.write(span.last, rules, self._clock.now_ms())
+        metadata = declaration.write(span.last, rules, self._clock.now_ms() if since is None else since)
         await self._insist(lambda: self._broker.commit(span.first, metadata))
         self._declared_at = self._clock.monotonic()
 
@@ -238,9 +280,7 @@ class PartitionWorker:
 
     async def _told(self, error: Exception, span: Range | None) -> None:
         """Say what is wrong and wait before the next try: shortly where it passes, half a minute where it does not."""
-        passing = isinstance(error, BrokerAwayError | _TooLateError) or (
-            isinstance(error, StoreError) and error.passing
-        )
+        passing = isinstance(error, BrokerAwayError | TooLateError) or (isinstance(error, StoreError) and error.passing)
         code = error.code if isinstance(error, StoreError) else None
         if isinstance(error, StoreError):
             self._status.store_errors.labels(str(error.code)).inc()

@@ -37,6 +37,7 @@ class Rollup:
         self.rules = rules
         self.records = 0
         self.bytes = 0
+        """Bytes of values, and of what was set aside of them: a bound of what the batch holds in memory."""
         self.oldest: int | None = None
         """Log time of the first record, in milliseconds."""
         self.rejected: list[RejectedRow] = []
@@ -68,6 +69,8 @@ class Rollup:
                     sums[2] += other
                 continue
             headers = record.headers if isinstance(record.headers, Headers) else None
+            # What is set aside repeats names: 4 kB of bad ones may become 300 kB.
+            self.bytes += len(outcome.payload) + len(outcome.app_name) + len(outcome.feature)
             self.rejected.append(
                 RejectedRow(
                     topic_id=topic_id,

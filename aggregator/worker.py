@@ -1,6 +1,7 @@
 """A worker: owns partitions as the group gives them, and works on each in a task of its own."""
 
 import asyncio
+from typing import Any
 
 import structlog
 
@@ -24,6 +25,7 @@ class Worker:
         self._flush_seconds = flush_seconds
         self._tasks: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._membership: Membership | None = None
+        self._died: asyncio.Future[None] | None = None
         self._problem: str | None = "the store was not checked yet"
 
     async def run(self, membership: Membership, stop: asyncio.Event, *, drain_seconds: float) -> None:
@@ -33,9 +35,13 @@ class Worker:
         self._membership = membership
         group = asyncio.create_task(membership.run(self), name="membership")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        self._died = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.wait({group, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not group.done():
+            awaited: set[asyncio.Future[Any]] = {group, stopping, self._died}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if self._died.done():
+                self._died.result()  # a fault of ours: end the process, its supervisor starts it anew
+            elif not group.done():
                 await self._drain(drain_seconds)
         finally:
             stopping.cancel()
@@ -50,7 +56,7 @@ class Worker:
             log, self._store, self._clock, self._points, self._status, flush_seconds=self._flush_seconds
         )
         task = asyncio.create_task(worker.run(), name=f"partition-{log.partition}")
-        task.add_done_callback(_report)
+        task.add_done_callback(self._report)
         self._tasks[log.partition] = (worker, task)
         self._status.owned.add(log.partition)
 
@@ -101,7 +107,9 @@ class Worker:
             if late:
                 _log.warning("drain took too long; the next start settles what is open", partitions=len(late))
 
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
         _log.error("partition task died", task=task.get_name(), exc_info=error)
+        if self._died is not None and not self._died.done():
+            self._died.set_exception(error)

@@ -138,7 +138,16 @@ class Child:
         wait: float | None = None
         while not self._ending.is_set():
             began = self._clock()
-            self._process = await self._spawn()
+            try:
+                self._process = await self._spawn()
+            except OSError as error:  # no memory, or too many processes, for the moment
+                wait = self._backoff.next(wait, 0.0)
+                _log.error(
+                    "a service could not be started", child=self.service.name, why=str(error), again_in_seconds=wait
+                )
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), wait)
+                continue
             if self._ending.is_set():  # asked to end while it was being started
                 self._signal(signal.SIGTERM)
             self._status = await self._process.wait()

@@ -19,12 +19,14 @@ class Declaration(msgspec.Struct, frozen=True):
         rules: the version of the rules that give the rows (`schemas.limits.RULES`).
         t: when it was declared, in milliseconds since the epoch. No row depends on it; a declaration that is older
             than the markers' life is not settled.
+        stop: why nobody may work on this partition until a person has decided; absent where anybody may.
         v: version of this format.
     """
 
     last: int
     rules: int
     t: int = 0
+    stop: str | msgspec.UnsetType = msgspec.UNSET
     v: int = VERSION
 
 
@@ -36,12 +38,14 @@ class Committed(msgspec.Struct, frozen=True):
         last: last position of the declared range, or `offset` - 1.
         rules: version of the rules under which the range was declared.
         t: when it was declared, in milliseconds since the epoch.
+        stop: why the partition is stopped; empty where it is not.
     """
 
     offset: int
     last: int
     rules: int
     t: int = 0
+    stop: str = ""
 
     @property
     def declared(self) -> Range | None:
@@ -57,9 +61,9 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Declaration).decode
 
 
-def write(last: int, rules: int, now_ms: int) -> str:
-    """Write the metadata that declares the batch which ends at `last`."""
-    return _encode(Declaration(last=last, rules=rules, t=now_ms)).decode()
+def write(last: int, rules: int, now_ms: int, *, stop: str = "") -> str:
+    """Write the metadata that declares the batch which ends at `last`, or stops the partition."""
+    return _encode(Declaration(last=last, rules=rules, t=now_ms, stop=stop or msgspec.UNSET)).decode()
 
 
 def read(offset: int, metadata: str) -> Committed:
@@ -80,4 +84,4 @@ def read(offset: int, metadata: str) -> Committed:
             f"the metadata of committed offset {offset} has format {declaration.v}, last {declaration.last}; "
             f"this version reads format {VERSION}: run a version that knows it"
         )
-    return Committed(offset, declaration.last, declaration.rules, declaration.t)
+    return Committed(offset, declaration.last, declaration.rules, declaration.t, declaration.stop or "")

@@ -85,7 +85,7 @@ class ClickHouseStore:
             "AND feature = {partition:String}",
             {"project": MARKER_PROJECT, "topic": topic_id, "partition": str(partition)},
         )
-        last = str(rows[0][0]) if rows else ""
+        last = str(_only_value(rows))
         return int(last) if last else None
 
     async def marked_tables(self, topic_id: str, partition: int, span: Range) -> frozenset[str]:
@@ -103,7 +103,7 @@ class ClickHouseStore:
                     "last": position(span.last),
                 },
             )
-            if rows[0][0]:
+            if _only_value(rows):
                 marked.add(table)
         return frozenset(marked)
 
@@ -164,6 +164,9 @@ class ClickHouseStore:
             raise StoreError(_first_line(error), code=code, passing=code in PASSING) from error
         except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreError(f"no answer: {_first_line(error)}") from error
+        except Exception as error:
+            # A proxy's answer that is no answer breaks the client in many ways; none may end the partition's work.
+            raise StoreError(f"no answer that can be read: {type(error).__name__}: {_first_line(error)}") from error
 
     async def _connected(self) -> AsyncClient:
         async with self._connecting:
@@ -189,6 +192,12 @@ class ClickHouseStore:
         self._version = (int(major), int(minor))
         _log.info("store connected", version=client.server_version)
         return client
+
+
+def _only_value(rows: list[tuple[Any, ...]]) -> Any:
+    if not rows:
+        raise StoreError("the store's answer has no row where one is sure")
+    return rows[0][0]
 
 
 def _setting(create_table: str, name: str) -> int:

@@ -20,16 +20,24 @@ def is_gone(holder: str) -> bool:
     if not holder:
         return True
     host, _, rest = holder.partition("|")
-    if host != platform.node():
+    if host != _host():
         return False
     number = rest.split("|")[1]
     return _name(int(number)) != holder
 
 
+def _host() -> str:
+    """Name the host, and on Linux the namespace in which process numbers mean something."""
+    try:
+        return f"{platform.node()}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return platform.node()
+
+
 def _name(process: int) -> str:
     boot = _read(Path("/proc/sys/kernel/random/boot_id"))
     started = _start_time(process)
-    return f"{platform.node()}|{boot}|{process}|{started}"
+    return f"{_host()}|{boot}|{process}|{started}"
 
 
 def _start_time(process: int) -> str:

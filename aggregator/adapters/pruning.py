@@ -15,11 +15,21 @@ from schemas.limits import MARKER_DAYS, REPEAT_WINDOW_MS
 AT_ONCE: Final = 10_000
 """Records removed in one transaction: the gateway's appends wait for it."""
 
+BYTES_AT_ONCE: Final = 64 * 1024 * 1024
+"""Bytes of values removed in one transaction, likewise."""
+
 _MARKERS_SURE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
 """So long the marker of an acknowledged record is surely still there, in milliseconds."""
 
 
-def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int, expired_only: bool = False) -> int:
+def prune(
+    connection: sqlite3.Connection,
+    *,
+    acknowledged: int,
+    now_ms: int,
+    expired_only: bool = False,
+    since: int | None = None,
+) -> int:
     """Remove acknowledged records that are no longer needed, some thousands at once.
 
     Args:
@@ -27,6 +37,7 @@ def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int, exp
         acknowledged: the first position that is not acknowledged; nothing from there on is removed.
         now_ms: milliseconds since the epoch.
         expired_only: remove nothing but what is too old for its marker to be there surely.
+        since: when the last commit was made (ms): if that is long ago, all markers are old, whatever the log times say.
 
     Returns:
         How many records went.
@@ -38,9 +49,18 @@ def prune(connection: sqlite3.Connection, *, acknowledged: int, now_ms: int, exp
     too_large = sqlite_log.used_bytes(connection) > sqlite_log.PRUNE_BYTES * 3 // 4
     age = REPEAT_WINDOW_MS if too_large else sqlite_log.PRUNE_AGE_MS
     young = now_ms - _MARKERS_SURE_MS
-    if not expired_only:
+    if since is not None and since < young:
+        young = newest + 1
+    elif not expired_only:
         young = max(newest - age, young)
     # Log times never fall, so the first record that is young enough ends the search.
-    oldest = connection.execute("SELECT id, time_ms FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE))
-    last = next((at for at, time_ms in reversed(oldest.fetchall()) if time_ms < young), None)
+    oldest = connection.execute(
+        "SELECT id, time_ms, length(value) FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE)
+    )
+    last, size = None, 0
+    for at, time_ms, length in oldest:
+        size += length
+        if time_ms >= young or (last is not None and size > BYTES_AT_ONCE):
+            break
+        last = at
     return 0 if last is None else connection.execute("DELETE FROM log WHERE id <= ?", (last,)).rowcount

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import structlog
 
 from aggregator.adapters import holder
-from aggregator.adapters.pruning import AT_ONCE, prune
+from aggregator.adapters.pruning import prune
 from aggregator.ports import (
     Bounds,
     BrokerAwayError,
@@ -130,8 +130,9 @@ class SqliteLog:
     async def prune_expired(self) -> None:
         """Prune what is too old for its marker to be there, before the log's begin is asked for."""
         committed = await self.committed()
-        while committed is not None and await self._prune(committed.offset, expired_only=True) == AT_ONCE:
-            pass
+        while committed is not None:
+            if not await self._prune(committed.offset, expired_only=True, since=committed.t):
+                return
 
     async def commit(self, offset: int, metadata: str) -> None:
         """Commit under this lease's generation; prunes now and then."""
@@ -147,13 +148,15 @@ class SqliteLog:
         self._commits += 1
         if self._more_to_prune or self._commits % _PRUNE_EVERY == 1:
             try:
-                self._more_to_prune = await self._prune(offset) == AT_ONCE
+                self._more_to_prune = await self._prune(offset) > 0
             except BrokerAwayError as error:
                 _log.warning("pruning failed", error=str(error))
 
-    async def _prune(self, acknowledged: int, *, expired_only: bool = False) -> int:
+    async def _prune(self, acknowledged: int, *, expired_only: bool = False, since: int | None = None) -> int:
         now = self._clock.now_ms()
-        removed = await self._call(partial(prune, acknowledged=acknowledged, now_ms=now, expired_only=expired_only))
+        removed = await self._call(
+            partial(prune, acknowledged=acknowledged, now_ms=now, expired_only=expired_only, since=since)
+        )
         if removed:
             _log.info("pruned", records=removed)
         return removed

@@ -75,6 +75,7 @@ class MemoryLog:
         self.offset: int | None = None
         self.metadata = ""
         self.commits: list[tuple[int, int]] = []
+        self.times: list[tuple[int, int]] = []
         self.lost = False
         self.failures: list[str] = []
 
@@ -96,7 +97,9 @@ class MemoryLog:
         if self.lost:
             raise MembershipLostError("gone")
         self.offset, self.metadata = offset, metadata
-        self.commits.append((offset, declaration.read(offset, metadata).last))
+        committed = declaration.read(offset, metadata)
+        self.commits.append((offset, committed.last))
+        self.times.append((offset, committed.t))
 
     async def read(self, position: int, *, until: int | None, wait_seconds: float) -> Chunk:
         await self._turn("read")
@@ -128,6 +131,7 @@ class MemoryStore:
         self.faults: list[str] = []
         self.before_insert: Callable[[], None] = lambda: None
         self.reads_fail = 0
+        self.blind = False
 
     async def check(self) -> None:
         return None
@@ -141,7 +145,7 @@ class MemoryStore:
         await self._read()
         wanted = (position(span.first), position(span.last))
         found = [(row["variable"], row["variant"]) for row in self._markers(HOME, topic_id, partition)]
-        return frozenset({HOME}) if wanted in found else frozenset()
+        return frozenset({HOME}) if wanted in found and not self.blind else frozenset()
 
     async def ranges_beyond(self, topic_id: str, partition: int, beyond: int) -> list[Range]:
         return []

@@ -8,6 +8,7 @@ from aggregator.partition import PartitionWorker
 from aggregator.status import Status
 from schemas import declaration
 from schemas.limits import RULES
+from schemas.markers import Range
 from schemas.tables import REJECTED
 from tests.aggregator.fakes import ManualClock, MemoryLog, MemoryStore, window
 
@@ -231,6 +232,81 @@ async def test_a_store_that_lost_acknowledged_batches_gets_them_again(bench: Ben
     assert bench.status.registry.get_sample_value(
         "flagmeter_aggregator_alarm", {"partition": "0", "reason": "lost_by_store"}
     )
+
+
+async def test_a_store_that_lost_rows_and_kept_their_tokens_gets_the_rows_again(bench: Bench) -> None:
+    """A token that is known answers with success: after a recut only a marker is a proof."""
+    await bench.run_until(bench.acknowledged)
+    bench.store.parts = []
+    await bench.run_until(lambda: bench.store.total("checkout") == 111)
+    assert bench.store.markers() == [(1, 3)]
+    assert [token for _, token in bench.store.inserts[1:]] == ["topic-a:0:1-3", "topic-a:0:1-3-r1"]
+
+
+async def test_another_log_stays_stopped_when_it_grows_past_what_is_stored(bench: Bench) -> None:
+    await bench.run_until(bench.acknowledged)
+    bench.log.records, bench.log.end, bench.log.offset = [], 1, None
+    task = asyncio.ensure_future(bench.worker().run())
+    while not bench.status.reasons:
+        await asyncio.sleep(0)
+    for _ in range(9):
+        bench.log.append(window("checkout", 1000))
+    for _ in range(300):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    restarted = asyncio.ensure_future(bench.worker().run())
+    for _ in range(300):
+        await asyncio.sleep(0)
+    assert "another_log" in bench.status.reasons[0]
+    assert bench.store.total("checkout") == 111
+    restarted.cancel()
+    await asyncio.wait({restarted})
+
+
+async def test_a_marker_that_never_appears_is_a_trouble_and_not_an_endless_row_of_inserts(bench: Bench) -> None:
+    bench.store.faults = ["answer lost"]
+    bench.store.blind = True
+    task = asyncio.ensure_future(bench.worker().run())
+    while not any("does not appear" in reason for reason in bench.status.reasons):
+        await asyncio.sleep(0)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    attempts = {token for _, token in bench.store.inserts}
+    assert attempts == {"topic-a:0:1-3", "topic-a:0:1-3-r1", "topic-a:0:1-3-r2", "topic-a:0:1-3-r3"}
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_settling_insert_is_not_sent_under_an_old_declaration(bench: Bench) -> None:
+    bench.store.faults = ["away"]
+    read = bench.store.marked_tables
+    slow = [True]
+
+    async def slow_read(topic_id: str, partition: int, span: Range) -> frozenset[str]:
+        if slow.pop() if slow else False:
+            bench.clock.seconds += 6.0
+        return await read(topic_id, partition, span)
+
+    bench.store.marked_tables = slow_read  # type: ignore[method-assign]
+    await bench.run_until(bench.acknowledged)
+    assert [commit for commit in bench.log.commits if commit == (1, 3)] == [(1, 3)] * 3
+    assert bench.store.total("checkout") == 111
+
+
+async def test_rejected_rows_that_the_store_lost_with_their_token_known_are_written_again() -> None:
+    bench = Bench()
+    bench.log.append(b"nonsense")
+    bench.store.faults = ["part lost, answer lost"]
+    await bench.run_until(bench.acknowledged)
+    assert [row["reason"] for row in bench.store.rows(REJECTED)] == ["unreadable"]
+
+
+async def test_declaring_a_range_again_does_not_make_it_younger(bench: Bench) -> None:
+    bench.store.faults = ["away"] * 3
+    await bench.run_until(bench.acknowledged)
+    declared = {t for offset, t in bench.log.times if offset == 1}
+    assert len(declared) == 2, "the first one, and one for all tries of settling it"
 
 
 async def test_what_cannot_be_stored_is_set_aside_with_its_place_and_costs_its_neighbours_nothing() -> None:

@@ -59,3 +59,16 @@ def test_sums_wrap_as_the_store_does() -> None:
 def test_unknown_rules_are_refused_before_anything_is_read() -> None:
     with pytest.raises(UnknownRulesError, match=f"rules {RULES + 1}"):
         Rollup(RULES + 1)
+
+
+def test_what_is_set_aside_counts_towards_the_batchs_size() -> None:
+    """Bad names of 4 kB become rows of 300 kB: a thousand such posts must not be one insert."""
+    long = "\U0001f600" * 255
+    toggles = ",".join(f'"\\u0000{at:x}":{{"yes":1}}' for at in range(100))
+    body = (
+        f'{{"appName":"{long}","platformName":"{long}","bucket":{{"start":0,"stop":1,"toggles":{{{toggles}}}}}}}'
+    ).encode()
+    rollup = rolled(body)
+    assert len(rollup.rejected) == 100
+    assert rollup.bytes > 100 * 2 * 255
+    assert rollup.bytes > sum(len(row.payload) for row in rollup.rejected)

@@ -161,3 +161,23 @@ def test_waits_double_up_to_the_longest_and_begin_anew_after_it_stayed_up():
 @pytest.mark.parametrize(("status", "text"), [(0, "status 0"), (3, "status 3"), (-9, "SIGKILL"), (-250, "signal 250")])
 def test_exit_statuses_are_written_for_people(status, text):
     assert exit_text(status) == text
+
+
+async def test_a_child_that_cannot_be_started_for_the_moment_is_tried_again(made, diary, monkeypatch):
+    child = made()
+    spawn = child._spawn
+    refusals = [BlockingIOError(11, "Resource temporarily unavailable")]
+
+    async def scarce():
+        if refusals:
+            raise refusals.pop()
+        return await spawn()
+
+    monkeypatch.setattr(child, "_spawn", scarce)
+    with capture_logs() as logged:
+        child.start()
+        await until(lambda: len(entries(diary)) >= 1)
+    assert [line["why"] for line in logged if line["event"] == "a service could not be started"] == [
+        "[Errno 11] Resource temporarily unavailable"
+    ]
+    await child.stop()

@@ -55,6 +55,23 @@ def test_a_log_that_stood_still_is_pruned_before_its_markers_expire(log: sqlite3
     assert left(log) == [2]
 
 
+def test_a_log_of_the_future_is_pruned_too_when_nothing_was_committed_for_long(log: sqlite3.Connection) -> None:
+    """A clock that ran ahead gave log times that look young; their markers were written, and expire, by true time."""
+    fill(log, NOW + 240 * HOUR, NOW + 240 * HOUR)
+    long_ago = NOW - 35 * 24 * HOUR
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW, expired_only=True) == 0
+    assert pruning.prune(log, acknowledged=3, now_ms=NOW, expired_only=True, since=long_ago) == 2
+
+
+def test_a_pass_is_bounded_in_bytes(log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "BYTES_AT_ONCE", 2500)
+    log.executemany(
+        "INSERT INTO log (time_ms, key, headers, value) VALUES (?, x'', x'', zeroblob(1000))", [(1,)] * 5 + [(NOW,)]
+    )
+    assert pruning.prune(log, acknowledged=7, now_ms=NOW) == 2
+    assert left(log) == [3, 4, 5, 6]
+
+
 def test_a_large_log_keeps_a_quarter_of_an_hour(log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_log, "PRUNE_BYTES", 1)
     fill(log, NOW - HOUR, NOW - HOUR // 4 - 1, NOW - HOUR // 4, NOW)
