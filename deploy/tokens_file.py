@@ -1,13 +1,16 @@
 """The tokens file as a running service sees it: read at start, and again whenever it changes."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from deploy.settings import WRONG_SETTINGS
 from schemas.tokens import Token, TokenTable, WrongTokensError, read
 
 _log = structlog.get_logger()
@@ -81,3 +84,31 @@ class TokenFile:
     def _look(self) -> _Version:
         found = os.stat(self._path)  # noqa: PTH116 - one call a second; a plain stat
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def load_or_exit(path: Path) -> TokenFile:
+    """Read the tokens file of a service that starts.
+
+    Raises:
+        SystemExit: with the status of wrong settings, when it cannot be read; the reason is on stderr.
+    """
+    tokens = TokenFile(path)
+    try:
+        tokens.load()
+    except (OSError, WrongTokensError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"wrong settings:\n  FLAGMETER_TOKENS_FILE: {path}: {why}\n")
+        raise SystemExit(WRONG_SETTINGS) from None
+    return tokens
+
+
+@contextlib.asynccontextmanager
+async def watched(tokens: TokenFile) -> AsyncIterator[None]:
+    """Keep the tokens up to date for as long as the block runs."""
+    watching = asyncio.create_task(tokens.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching

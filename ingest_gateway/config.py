@@ -49,16 +49,15 @@ class Config(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _is_a_broker(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            urls.parse_broker(url.get_secret_value())
+        if url is not None and not isinstance(urls.parse_broker(url.get_secret_value()), urls.SqliteBroker):
+            raise ValueError("this version appends to sqlite:// brokers")
         return url
 
     @property
-    def broker(self) -> urls.SqliteBroker | urls.KafkaBroker:
+    def broker(self) -> urls.SqliteBroker:
         """What to append to."""
-        if self.broker_url is None:
-            return urls.SqliteBroker(self.data_dir / "broker.db")
-        return urls.parse_broker(self.broker_url.get_secret_value())
+        broker = urls.parse_broker(self.broker_url.get_secret_value()) if self.broker_url else None
+        return broker if isinstance(broker, urls.SqliteBroker) else urls.SqliteBroker(self.data_dir / "broker.db")
 
     @property
     def tokens_path(self) -> Path:

@@ -22,7 +22,6 @@ from ingest_gateway.meters import Meters
 from ingest_gateway.refusals import Refused
 from ingest_gateway.routing import Routes
 from ingest_gateway.writer import Log
-from schemas import urls
 
 _log = structlog.get_logger()
 
@@ -76,7 +75,7 @@ async def running(
     meters = Meters(registry)
     door = Door(max_bytes=config.max_in_flight_bytes, max_requests=config.max_in_flight_requests)
     door.show(meters.in_flight_bytes)
-    writer = GroupedWriter(log or _open(config.broker), meters, bounds)
+    writer = GroupedWriter(log or SqliteLog(LogFile(config.broker.path)), meters, bounds)
     gateway = Gateway(
         routes=Routes(frontend_api=config.frontend_api),
         tokens=tokens,
@@ -104,14 +103,6 @@ async def running(
                 await writer.close()
         except TimeoutError:
             _log.error("the broker did not answer at the end; nothing that it holds back was acknowledged")
-
-
-def _open(broker: urls.SqliteBroker | urls.KafkaBroker) -> Log:
-    match broker:
-        case urls.SqliteBroker(path=path):
-            return SqliteLog(LogFile(path))
-        case urls.KafkaBroker():
-            raise NotImplementedError("this version of flagmeter appends to sqlite:// only")
 
 
 class _Protocol(web.RequestHandler):
