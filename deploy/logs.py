@@ -30,7 +30,7 @@ _TOKEN: Final = re.compile(r"([\w*\[\]-]+:[\w*-]+\.)[\w-]{16,}")
 _USER_INFO: Final = re.compile(r"(\w+://)[^/\s'\"]*@")
 _HIDDEN: Final = "***"
 # Drivers that log every failed attempt, which their callers retry and report themselves.
-_SPOKEN_FOR: Final = ("urllib3", "clickhouse_connect")
+_SPOKEN_FOR: Final = ("urllib3", "clickhouse_connect", "aiokafka")
 
 
 def configure(service: str) -> None:

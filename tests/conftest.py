@@ -1,10 +1,12 @@
 """Fixtures for all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.kafka import Cluster, KafkaProcess
 from tests.support.stack import Stack
 from tests.support.store import StoreProcess
 
@@ -73,6 +75,30 @@ def mortal_store(_mortal_store: StoreProcess) -> StoreProcess:
 def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
     """A store that the test alone starts, stops and breaks; not started yet, and without any data."""
     made = StoreProcess(tmp_path / "data")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The Kafka that tests share: started for this run, or the one that `FLAGMETER_TEST_KAFKA=host:port` names."""
+    if address := os.environ.get("FLAGMETER_TEST_KAFKA"):
+        yield Cluster(address)
+        return
+    process = KafkaProcess(tmp_path_factory.mktemp("kafka"))
+    try:
+        process.start()
+        yield Cluster(process.address, process)
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaProcess]:
+    """A broker that the test alone starts, stops and breaks; not started yet."""
+    made = KafkaProcess(tmp_path / "kafka")
     try:
         yield made
     finally:
