@@ -21,7 +21,7 @@ from schemas.refusal import Check, Detail, RefusedPayload
 Rule = Callable[[Any, "Place"], Any]
 S = TypeVar("S", bound=msgspec.Struct)
 
-_NUMBER: Final = re.compile(r"[+-]?(?:Infinity|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?(?:Infinity|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)", re.ASCII)
 _EXACT: Final = 2.0**53
 _NOT_ONE_OF: Final = (
     "The `{pointer}` property must match exactly one schema in oneOf. The data you provided matches none or more than "

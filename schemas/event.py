@@ -5,6 +5,7 @@ be replayed. The headers are frozen from the first version (EXACTLY_ONCE.md, 4).
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
@@ -37,7 +38,8 @@ class Headers(msgspec.Struct, frozen=True, gc=False):
         received_ms: the gateway's clock, milliseconds since the epoch. Informative: nothing is decided by it.
         connection: the connection id from the body, else from its header, else empty.
         sdk: `name:version` of the SDK, else empty.
-        start: the window's start in nanoseconds since the epoch; None where there is no window.
+        start: the window's start in nanoseconds since the epoch, within 64 bits (the years 1678 to 2261); None where
+            there is no such window.
         body_hash: 32 hex digits of the SHA-256 of the received bytes after decompression.
         idempotency_key: as sent, else empty.
     """
@@ -76,6 +78,7 @@ class Event(msgspec.Struct, frozen=True):
     value: bytes
 
 
+_NAMES: Final = Headers.__struct_fields__
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Headers).decode
 
@@ -98,7 +101,11 @@ def unpack(raw: bytes) -> Headers | Unreadable:
 
 def to_pairs(headers: Headers) -> list[tuple[str, bytes]]:
     """Encode headers as named pairs, for a broker that carries them one by one."""
-    return [(name, str(value).encode()) for name, value in msgspec.structs.asdict(headers).items() if value is not None]
+    return [
+        (name, value.encode() if isinstance(value, str) else b"%d" % value)
+        for name, value in zip(_NAMES, msgspec.structs.astuple(headers), strict=True)
+        if value is not None
+    ]
 
 
 def from_pairs(pairs: Iterable[tuple[str, bytes]]) -> Headers | Unreadable:
@@ -149,14 +156,12 @@ def partition_of(key: bytes, partitions: int) -> int:
 def _murmur2(data: bytes) -> int:
     """Hash with Kafka's seed and constants (public domain algorithm by Austin Appleby), 32 bits unsigned."""
     mask, mixer = 0xFFFFFFFF, 0x5BD1E995
-    length = len(data)
-    value = (0x9747B28C ^ length) & mask
-    whole = length & ~3
-    for at in range(0, whole, 4):
-        word = int.from_bytes(data[at : at + 4], "little") * mixer & mask
-        word = (word ^ word >> 24) * mixer & mask
-        value = (value * mixer & mask) ^ word
-    if whole != length:
-        value = (value ^ int.from_bytes(data[whole:], "little")) * mixer & mask
+    words, rest = divmod(len(data), 4)
+    value = 0x9747B28C ^ len(data)
+    for word in struct.unpack_from(f"<{words}I", data):
+        mixed = word * mixer & mask
+        value = (value * mixer ^ (mixed ^ mixed >> 24) * mixer) & mask
+    if rest:
+        value = (value ^ int.from_bytes(data[-rest:], "little")) * mixer & mask
     value = (value ^ value >> 13) * mixer & mask
     return value ^ value >> 15

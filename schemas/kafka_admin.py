@@ -1,6 +1,7 @@
 """What is asked of Kafka besides records: what the topic is like, its id, and why a broker cannot be reached."""
 
 import contextlib
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -12,15 +13,21 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 from schemas.kafka import KafkaSettings
-from schemas.kafka_topic import SETTINGS, Topic, UnsafeTopicError
+from schemas.kafka_topic import SETTINGS, MissingTopicError, Topic, UnsafeTopicError
 from schemas.urls import KafkaBroker
 
 _TIMEOUT_MS: Final = 10_000
 _CONNECT_MS: Final = 3_000
 _UNKNOWN: Final = 3
+_WRONG_USER: Final = (
+    errors.AuthenticationFailedError,
+    errors.SaslAuthenticationFailed,
+    errors.UnsupportedSaslMechanismError,
+)
 _NAMES: Final = (*SETTINGS, "retention.bytes", "min.insync.replicas", "unclean.leader.election.enable")
 
 
@@ -28,19 +35,24 @@ class KafkaAwayError(Exception):
     """No broker answered as it should; says which and why."""
 
 
+class KafkaRefusedError(KafkaAwayError):
+    """A broker answers, but refuses the user, or is not trusted; says which setting to look at."""
+
+
 @contextlib.asynccontextmanager
 async def admin(broker: KafkaBroker, settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Connect a client for questions and changes.
 
     Raises:
-        KafkaAwayError: no server could be reached, or none lets us in.
+        KafkaAwayError: no server could be reached.
+        KafkaRefusedError: one could, and does not let us in.
     """
     client = AIOKafkaAdminClient(request_timeout_ms=_TIMEOUT_MS, **settings.client_options(broker))
     try:
         try:
             await client.start()
         except errors.KafkaError as error:
-            raise KafkaAwayError(await why_away(broker, settings)) from error
+            raise await _away(broker, settings) from error
         yield client
     finally:
         await client.close()
@@ -48,37 +60,59 @@ async def admin(broker: KafkaBroker, settings: KafkaSettings) -> AsyncIterator[A
 
 async def why_away(broker: KafkaBroker, settings: KafkaSettings) -> str:
     """Say why the servers cannot be reached, one after another: aiokafka's own clients only log it."""
+    return str(await _away(broker, settings))
+
+
+async def _away(broker: KafkaBroker, settings: KafkaSettings) -> KafkaAwayError:
     options = settings.client_options(broker)
-    reasons = []
+    reasons, refused = [], False
     for host, port, _ in collect_hosts(options.pop("bootstrap_servers")):
         try:
             connection = await create_conn(host, port, request_timeout_ms=_CONNECT_MS, **options)
+            try:
+                await connection.send(MetadataRequest([]))  # without SASL, a broker that wants it hangs up only now
+            finally:
+                connection.close()
         except TimeoutError:
             reasons.append(f"{host}:{port} does not answer as a Kafka broker with {settings.kafka_security_protocol}")
         except (errors.KafkaConnectionError, ConnectionResetError) as error:
             reasons.append(f"{host}:{port} hangs up on {settings.kafka_security_protocol} ({_text(error)})")
-        except (errors.KafkaError, OSError) as error:  # wrong credentials; refused, an unknown name, no trust
+        except _WRONG_USER as error:
+            refused = True
+            reasons.append(
+                f"{host}:{port} refuses the user {settings.kafka_username!r} ({_refusal(error)}): see "
+                "FLAGMETER_KAFKA_USERNAME, FLAGMETER_KAFKA_PASSWORD and FLAGMETER_KAFKA_SASL_MECHANISM"
+            )
+        except ssl.SSLCertVerificationError as error:
+            refused = True
+            reasons.append(f"{host}:{port} is not trusted ({error.verify_message}): see FLAGMETER_KAFKA_CA_FILE")
+        except (errors.KafkaError, OSError) as error:  # refused, an unknown name, not TLS
             reasons.append(f"{host}:{port}: {_text(error)}")
         else:
-            connection.close()
             reasons.append(f"{host}:{port} answers now")
-    return "Kafka cannot be reached: " + "; ".join(reasons)
+    kind = KafkaRefusedError if refused else KafkaAwayError
+    return kind("Kafka cannot be reached: " + "; ".join(reasons))
 
 
 async def look(client: AIOKafkaAdminClient, name: str) -> Topic:
     """Ask what a topic is like.
 
     Raises:
-        UnsafeTopicError: there is none, or we may not read its settings.
+        MissingTopicError: there is none.
+        UnsafeTopicError: we may not see it, or not read its settings.
         KafkaAwayError: no answer.
     """
     try:
         found = await _topic(client._client, name)  # noqa: SLF001 - the admin client gives no topic ids
         resource = ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(_NAMES, ""))
         (answer,) = await client.describe_configs([resource])
+    except errors.TopicAuthorizationFailedError as error:
+        raise UnsafeTopicError(f"the topic {name} cannot be seen: allow Describe on it") from error
     except (errors.KafkaError, TimeoutError) as error:
         raise KafkaAwayError(f"Kafka does not tell of the topic {name}: {_text(error)}") from error
     (described,) = answer.resources
+    if described[0] == _UNKNOWN:
+        raise _missing(name)
     if described[0]:
         raise UnsafeTopicError(
             f"the settings of the topic {name} cannot be read ({_text(_error(described[0]))}): allow "
@@ -92,7 +126,7 @@ async def topic_id(client: AIOKafkaClient, name: str) -> str:
     """Ask for a topic's id, a UUID.
 
     Raises:
-        UnsafeTopicError: there is no such topic.
+        MissingTopicError: there is no such topic.
         aiokafka.errors.KafkaError: no answer.
     """
     return (await _topic(client, name)).id
@@ -114,15 +148,24 @@ async def _topic(client: AIOKafkaClient, name: str) -> _Found:
     answer = await client.send(node, _TopicRequest(name))
     (topic,) = answer.topics
     if topic[0] == _UNKNOWN:
-        raise UnsafeTopicError(f"there is no topic {name}: run `flagmeter migrate`")
+        raise _missing(name)
     if topic[0]:
         raise _error(topic[0])
     return _Found(topic)
 
 
+def _missing(name: str) -> MissingTopicError:
+    return MissingTopicError(f"there is no topic {name}: run `flagmeter migrate`")
+
+
 def _error(code: int) -> Exception:
     kind: type[Exception] = errors.for_code(code)
     return kind()
+
+
+def _refusal(error: Exception) -> str:
+    """Write why a login failed; aiokafka puts no words into one of these errors."""
+    return error.description if isinstance(error, errors.UnsupportedSaslMechanismError) else _text(error)
 
 
 def _text(error: BaseException) -> str:

@@ -70,6 +70,10 @@ class UnsafeTopicError(Exception):
     """The topic is missing, or would not keep the promise; says what mends it."""
 
 
+class MissingTopicError(UnsafeTopicError):
+    """There is no such topic."""
+
+
 def faults(topic: Topic) -> list[Fault]:
     """Check a topic; gives what does not fit, the unsafe ones first."""
     settings = topic.settings
@@ -86,8 +90,7 @@ def faults(topic: Topic) -> list[Fault]:
     if policy != "delete":
         found.append(Fault("cleanup.policy", policy, "delete", "compaction drops posts that were not counted yet"))
     found += _retention(settings)
-    if topic.replication > 1:
-        found += _copies(topic)
+    found += _copies(topic)
     return sorted(found, key=lambda fault: not fault.unsafe)
 
 
@@ -109,13 +112,17 @@ def _retention(settings: Mapping[str, str]) -> list[Fault]:
 
 def _copies(topic: Topic) -> list[Fault]:
     found: list[Fault] = []
-    if topic.settings.get("unclean.leader.election.enable", "false") != "false":
+    in_sync = int(topic.settings.get("min.insync.replicas", 1))
+    wanted = min(2, topic.replication)
+    if topic.replication > 1 and topic.settings.get("unclean.leader.election.enable", "false") != "false":
         why = "a broker that missed acknowledged posts may take over"
         found.append(Fault("unclean.leader.election.enable", "true", "false", why))
-    in_sync = int(topic.settings.get("min.insync.replicas", 1))
-    if in_sync < min(2, topic.replication):
+    if in_sync > topic.replication:
+        why = "there are fewer copies than that, so the broker refuses every post"
+        found.append(Fault("min.insync.replicas", str(in_sync), str(wanted), why))
+    elif in_sync < wanted:
         why = "a 2xx would rest on one broker alone"
-        found.append(Fault("min.insync.replicas", str(in_sync), "2", why, unsafe=False))
+        found.append(Fault("min.insync.replicas", str(in_sync), str(wanted), why, unsafe=False))
     return found
 
 

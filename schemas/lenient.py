@@ -11,16 +11,21 @@ from typing import Any, Final, NoReturn, TypeVar
 from schemas import coerce, payloads
 from schemas.coerce import entries, items, optional, record, text
 from schemas.complaint import Place
+from schemas.edge_tokens import MAX_ASKED, TokensAsked
 from schemas.payloads import BulkMetrics, ClientMetrics, Registration
 
 P = TypeVar("P")
 
 _SAFE_DIGITS: Final = 16
-"""Integers of at most so many characters are kept exact; JavaScript reads all others as doubles, and so do we."""
+"""Integers of at most so many digits are kept exact; JavaScript reads all others as doubles, and so do we."""
 
 
 class MalformedJsonError(ValueError):
     """The body is not JSON at all."""
+
+
+class NestedTooDeeplyError(MalformedJsonError):
+    """Nested more deeply than the stack of whoever asks has room for: another may read it."""
 
 
 _maybe_text = optional(text)
@@ -161,6 +166,17 @@ _bulk = record(
 )
 
 
+def _tokens(value: Any, place: Place) -> list[str]:
+    if not isinstance(value, list):
+        raise place.refusal("be array", value, secret=True)
+    if len(value) > MAX_ASKED:
+        raise place.refusal(f"NOT have more than {MAX_ASKED} items", value)
+    return [text(item, place.at(str(at))) for at, item in enumerate(value)]
+
+
+_tokens_asked = record(TokensAsked, tokens=_tokens)
+
+
 def metrics(body: bytes) -> ClientMetrics:
     """Read one SDK's window.
 
@@ -179,6 +195,11 @@ def bulk(body: bytes) -> BulkMetrics:
 def registration(body: bytes) -> Registration:
     """Read an SDK's registration; raises as `metrics` does."""
     return _read(_registration, body)
+
+
+def tokens_asked(body: bytes) -> TokensAsked:
+    """Read the question which of these tokens exist; raises as `metrics` does, and repeats no token."""
+    return _read(_tokens_asked, body)
 
 
 def text_of(body: bytes) -> str:
@@ -201,7 +222,7 @@ def _parse(document: str) -> Any:
     except json.JSONDecodeError as error:
         raise MalformedJsonError(malformation(document, error)) from None
     except RecursionError:
-        raise MalformedJsonError("JSON is nested too deeply") from None
+        raise NestedTooDeeplyError("JSON is nested too deeply") from None
 
 
 def malformation(document: str, error: json.JSONDecodeError) -> str:
@@ -212,7 +233,7 @@ def malformation(document: str, error: json.JSONDecodeError) -> str:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _SAFE_DIGITS else float(digits)
+    return int(digits) if len(digits) <= _SAFE_DIGITS + digits.startswith("-") else float(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

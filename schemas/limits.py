@@ -5,8 +5,11 @@ A change to any of them changes which rows a record gives: raise `RULES` with it
 
 from typing import Final
 
-RULES: Final = 1
-"""Version of everything that turns records into rows. Declared with every batch; kept readable for one release."""
+RULES: Final = 2
+"""Version of everything that turns records into rows. Declared with every batch; kept readable for one release.
+
+1: every record counts whole. 2: what SDKs send twice counts once.
+"""
 
 MAX_COUNT: Final = 2**53 - 1
 """Largest count in one payload: the largest integer that JavaScript holds exactly (recorded: above it, 400)."""
@@ -34,6 +37,21 @@ MARKER_DAYS: Final = 35
 
 REPEAT_WINDOW_MS: Final = 15 * 60 * 1000
 """How far back in log time a repeated post is recognised, in milliseconds (EXACTLY_ONCE.md, 4)."""
+
+REPEAT_BULK_MS: Final = 60 * 1000
+"""The same for equal bytes of bulk posts: an Edge repeats them within seconds, later ones may be honest."""
+
+REPEAT_RECORDS: Final = 250_000
+"""A repeat is recognised among so many of a partition's last records: 15 minutes of 270 a second, about 100 MB."""
+
+REPEAT_BYTES: Final = 64 * 1024 * 1024
+"""So many bytes of windows are held for comparison in a partition: 45,000 windows of 20 flags."""
+
+REPEAT_WINDOWS: Final = 4
+"""So many windows are held of one connection."""
+
+REPEAT_WINDOW_BYTES: Final = 256 * 1024
+"""A window of more bytes than this is not held: one that grew out of it counts whole."""
 
 MARKER_PROJECT: Final = "__batch__"
 RESERVED_PREFIX: Final = "__"

@@ -14,6 +14,8 @@ _DIGITS: Final = 20
 _LAST_DATE: Final = 2**16 - 1
 LOST: Final = "lost"
 """`app_name` of a marker that stands for records which the log lost and an operator accepted as such."""
+REPLAY: Final = "replay"
+"""`environment` of the markers of rejected rows that were replayed; no log has such an id."""
 
 
 @dataclass(frozen=True, slots=True)

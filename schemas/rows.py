@@ -4,9 +4,10 @@ Pure functions under `schemas.limits.RULES`. A bad row never costs its neighbour
 record alone, so that a batch that is settled again gives the same rows.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +23,9 @@ ANY_ENVIRONMENT = "*"
 DEFAULT_ENVIRONMENT = "default"
 OWN_ROWS = 100
 """So many pieces of one record get a row of `rejected` each."""
+
+_MORE_STACK: Final = 500
+"""More than the gateway's frames, by far."""
 
 P = TypeVar("P")
 
@@ -86,13 +90,26 @@ def of_record(headers: Headers | Unreadable, value: bytes) -> Iterator[Outcome]:
     try:
         match headers.kind:
             case Kind.METRICS:
-                yield from of_metrics(headers, decode.metrics(value))
+                yield from of_metrics(headers, _read(decode.metrics, value))
             case Kind.BULK:
-                yield from of_bulk(headers, decode.bulk(value))
+                yield from of_bulk(headers, _read(decode.bulk, value))
             case Kind.REGISTER:
                 return
     except (RefusedPayload, lenient.MalformedJsonError):
         yield SetAside(Reason.UNREADABLE, "", "", value)
+
+
+def _read(decoder: Callable[[bytes], P], value: bytes) -> P:
+    """Decode a record; one that the gateway could read is read here too, however much stack is in use already."""
+    try:
+        return decoder(value)
+    except lenient.NestedTooDeeplyError:
+        usual = sys.getrecursionlimit()
+        sys.setrecursionlimit(usual + _MORE_STACK)
+        try:
+            return decoder(value)
+        finally:
+            sys.setrecursionlimit(usual)
 
 
 def of_metrics(headers: Headers, payload: ClientMetrics) -> Iterator[Outcome]:

@@ -97,6 +97,16 @@ def bare(authorization: str) -> str:
     return value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else value
 
 
+def askable(text: str) -> bool:
+    """Say whether a text can be a token at all: printable, without spaces, and not too long."""
+    return 0 < len(text) <= _MAX_TOKEN and text.isprintable() and " " not in text
+
+
+def raw_digest(text: str) -> bytes:
+    """Hash a presented text, whatever it is, as known tokens are kept: the 32 bytes of SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
 def digest_of(text: str) -> str:
     """Hash a token's text as the file keeps it: 64 hex digits of SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -115,19 +125,31 @@ def read(content: bytes) -> TokenTable:
     faults = [f"tokens[{at}]: {fault}" for at, entry in enumerate(entries) for fault in _faults(entry)]
     if faults:
         raise WrongTokensError("; ".join(faults))
-    table: dict[bytes, Token] = {}
-    for entry in entries:
-        digest = entry.sha256.lower() if entry.sha256 else digest_of(entry.token or "")
-        raw = bytes.fromhex(digest)
-        table[raw] = Token(
-            digest=raw,
-            id=token_id(digest),
-            type=entry.type,
-            projects=frozenset(entry.projects),
-            environment=entry.environment,
-            project=entry.project or _project_of(entry.projects),
-        )
-    return TokenTable(table)
+    return TokenTable({token.digest: token for token in map(_token, entries)})
+
+
+def token_of(entry: TokenEntry) -> Token:
+    """Make the token of one entry.
+
+    Raises:
+        WrongTokensError: lists the entry's faults.
+    """
+    faults = _faults(entry)
+    if faults:
+        raise WrongTokensError("; ".join(faults))
+    return _token(entry)
+
+
+def _token(entry: TokenEntry) -> Token:
+    digest = entry.sha256.lower() if entry.sha256 else digest_of(entry.token or "")
+    return Token(
+        digest=bytes.fromhex(digest),
+        id=token_id(digest),
+        type=entry.type,
+        projects=frozenset(entry.projects),
+        environment=entry.environment,
+        project=entry.project or _project_of(entry.projects),
+    )
 
 
 def _faults(entry: TokenEntry) -> list[str]:

@@ -1,6 +1,7 @@
 """How a record is settled, row by row (DESIGN.md, Gateway and Tables)."""
 
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import decode
 from schemas.dates import storable
 from schemas.event import Headers, Kind, Unreadable
+from schemas.lenient import MalformedJsonError
 from schemas.limits import MAX_COUNT, MAX_NAME
 from schemas.rows import Counted, Outcome, Reason, SetAside, of_record
 from schemas.tables import EvaluationKey
@@ -399,3 +402,32 @@ def test_every_count_of_a_window_is_counted_or_set_aside(
         count for toggle in toggles.values() for name, count in toggle.get("variants", {}).items() if name
     )
     assert outcomes == of_single({}, bucket=bucket, appName=app, platformName=platform)
+
+
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_whatever_the_gateway_could_read_is_counted_with_less_of_the_stack_left(brackets: tuple[bytes, bytes]) -> None:
+    opened, closed = brackets
+
+    def body(depth: int) -> bytes:
+        window = b'"appName":"a","bucket":{"start":0,"stop":1,"toggles":{"f":{"yes":1}}}'
+        return b'{"x":' + opened * depth + b"1" + closed * depth + b"," + window + b"}"
+
+    def is_read(depth: int) -> bool:
+        try:
+            decode.metrics(body(depth))
+        except MalformedJsonError:
+            return False
+        return True
+
+    deepest = next(depth for depth in range(1000, 0, -1) if is_read(depth))
+
+    def counted(frames: int) -> list[Outcome]:
+        return counted(frames - 1) if frames else list(of_record(headers(), body(deepest)))
+
+    usual = sys.getrecursionlimit()
+    assert deepest > 300
+    assert [type(outcome) for outcome in counted(100)] == [Counted]
+    assert sys.getrecursionlimit() == usual
+    (aside,) = of_record(headers(), body(5000))
+    assert isinstance(aside, SetAside)
+    assert aside.reason is Reason.UNREADABLE

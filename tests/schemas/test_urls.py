@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas import urls
-from schemas.urls import ClickHouse, KafkaBroker, SqliteBroker
+from schemas.urls import ClickHouse, HttpServer, KafkaBroker, SqliteBroker
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,44 @@ def test_the_password_does_not_show() -> None:
     assert store.password == "hush"
     assert "hush" not in repr(store)
     assert "hush" not in str(store)
+
+
+@pytest.mark.parametrize(
+    ("url", "server", "authority"),
+    [
+        ("http://unleash:4242", HttpServer(secure=False, host="unleash", port=4242), "unleash:4242"),
+        ("http://unleash", HttpServer(secure=False, host="unleash", port=80), "unleash"),
+        ("https://Flags.example/a/b/", HttpServer(True, "flags.example", 443, "/a/b"), "flags.example"),
+        ("https://[::1]:8443/", HttpServer(secure=True, host="::1", port=8443), "[::1]:8443"),
+    ],
+)
+def test_a_servers_url_is_read(url: str, server: HttpServer, authority: str) -> None:
+    found = urls.parse_http_server(url)
+    assert found == server
+    assert found.authority == authority
+    assert found.origin == f"{'https' if server.secure else 'http'}://{authority}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "unleash:4242",
+        "http://",
+        "ftp://x",
+        "http://x?a=b",
+        "http://x#a",
+        "http://x:port",
+        "http://x/ä",
+        "http://x/ ",
+    ],
+)
+def test_a_wrong_servers_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the port's message is Python's own
+        urls.parse_http_server(url)
+
+
+def test_a_servers_url_holds_no_secret_and_shows_none() -> None:
+    with pytest.raises(ValueError, match="no password") as refused:
+        urls.parse_http_server("http://user:secret-text@unleash")
+    assert "secret-text" not in str(refused.value)
