@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.ports import Block, Clock, PartitionLog, Record
+from aggregator.repeats import Repeats
 from aggregator.rollup import Rollup
 from schemas.insert import MAX_ROWS
 from schemas.limits import MAX_BODY_BYTES, RULES
@@ -24,7 +25,9 @@ _TURN_SECONDS: Final = 0.25
 class Batch:
     """A range with its blocks, the home table's last.
 
-    `oldest` is the log time (ms) of its first record, None without records.
+    `oldest` is the log time (ms) of its first record, None without records; `repeated` says how many records counted
+    nothing or only in part, by how they were recognised, and `connections` how many are remembered for that.
+    `unreadable_at_end` counts the last records that could not be read at all, one after another.
     """
 
     span: Range
@@ -33,17 +36,27 @@ class Batch:
     oldest: int | None
     blocks: tuple[Block, ...]
     rejected: dict[str, int]
+    repeated: dict[str, int]
+    connections: int
+    unreadable_at_end: int = 0
 
 
 async def read_next(
-    log: PartitionLog, clock: Clock, first: int, *, flush_seconds: float, enough: Callable[[], bool]
+    log: PartitionLog,
+    clock: Clock,
+    first: int,
+    repeats: Repeats,
+    *,
+    flush_seconds: float,
+    enough: Callable[[], bool],
 ) -> Batch | None:
     """Read the next batch from `first` on.
 
     It is closed when it is full, `flush_seconds` after its first records came, or when `enough` says so; None where
-    nothing came for that long.
+    nothing came for that long. `repeats`, the state before the batch, is the state after it when this returns; where
+    this raises it is worth nothing.
     """
-    rollup = Rollup(RULES)
+    rollup = Rollup(repeats, RULES)
     position = first
     deadline = clock.monotonic() + flush_seconds
     while True:
@@ -57,14 +70,24 @@ async def read_next(
     return None if position == first else _close(log, rollup, Range(first, position - 1))
 
 
-async def read_again(log: PartitionLog, span: Range, rules: int) -> Batch:
-    """Read a declared range again, just as it was cut, under the rules of its declaration."""
-    rollup = Rollup(rules)
+async def read_again(log: PartitionLog, span: Range, repeats: Repeats, rules: int) -> Batch:
+    """Read a declared range again, just as it was cut, under the rules of its declaration; `repeats` as above."""
+    rollup = Rollup(repeats, rules)
     position = span.first
     while position <= span.last:
         chunk = await log.read(position, until=span.last, wait_seconds=1.0)
         position = _take(log, rollup, chunk.records, chunk.position, whole=True)
     return _close(log, rollup, span)
+
+
+async def read_part(log: PartitionLog, span: Range, repeats: Repeats) -> Batch:
+    """Read a range from its begin until it ends or the batch is full; where that is depends on the log alone."""
+    rollup = Rollup(repeats, RULES)
+    position = span.first
+    while position <= span.last and rollup.rows < MAX_ROWS and rollup.bytes < MAX_BYTES:
+        chunk = await log.read(position, until=span.last, wait_seconds=1.0)
+        position = _take(log, rollup, chunk.records, chunk.position)
+    return _close(log, rollup, Range(span.first, position - 1))
 
 
 def _take(log: PartitionLog, rollup: Rollup, records: list[Record], position: int, *, whole: bool = False) -> int:
@@ -87,4 +110,7 @@ def _close(log: PartitionLog, rollup: Rollup, span: Range) -> Batch:
         oldest=rollup.oldest,
         blocks=tuple(rollup.blocks(log.topic_id, log.partition, span)),
         rejected=rejected,
+        repeated=rollup.repeated,
+        connections=rollup.connections,
+        unreadable_at_end=rollup.unreadable_at_end,
     )

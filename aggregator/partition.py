@@ -11,11 +11,13 @@ import structlog
 
 from aggregator import batch as batches
 from aggregator.batch import Batch
+from aggregator.lookback import Lookback
 from aggregator.ports import (
     Block,
     BrokerAwayError,
     Clock,
     MembershipLostError,
+    OutOfRangeError,
     PartitionLog,
     Points,
     Store,
@@ -57,7 +59,10 @@ class PartitionWorker:
         self._declared_at = 0.0
         self._doubtful_before = 0
         """Batches that begin below this position are settled: the store may know their tokens and lack their rows."""
+        self._open: Batch | None = None
+        """The batch that is being stored."""
         self._log = _log.bind(partition=log.partition)
+        self._lookback = Lookback(log)
         self._drain = False
 
     def drain(self) -> None:
@@ -67,8 +72,12 @@ class PartitionWorker:
     async def run(self) -> None:
         """Work until drained or cancelled, or until the membership is lost."""
         try:
-            position = await self._begin()
-            await self._consume(position)
+            while True:
+                try:
+                    return await self._consume(await self._begin())
+                except OutOfRangeError as error:
+                    self._log.error("the log does not have what is next", why=str(error))
+                    await self._clock.sleep(_QUICK_SECONDS)
         except MembershipLostError as error:
             self._log.warning("membership lost", why=str(error))
         finally:
@@ -87,6 +96,9 @@ class PartitionWorker:
             plan = assign(committed, marked, bounds.begin, bounds.end)
             if not isinstance(plan, Stop):
                 self._status.well(self._broker.partition)
+            # The store may know the tokens of what it lost, also where an earlier start of a worker saw the loss: until
+            # the log's end each batch is settled, for a plain insert under a known token is answered with success.
+            self._doubtful_before = bounds.end
             self._log.info("assigned", plan=repr(plan), committed=committed and committed.offset, marked=marked)
             match plan:
                 case GoOn(at):
@@ -102,7 +114,6 @@ class PartitionWorker:
                         return at
                     await self._wait_out_late_writers(at, alarm)
                     recut_from = at
-                    self._doubtful_before = bounds.end
                 case Stop(alarm, missing):
                     if alarm is Alarm.ANOTHER_LOG:
                         await self._stop_for_good(alarm, committed, bounds.begin)
@@ -148,27 +159,31 @@ class PartitionWorker:
             await self._settle(batch, cause="foreign")
 
     async def _again(self, span: Range, rules: int) -> Batch:
-        return await batches.read_again(self._broker, span, rules)
+        repeats = await self._lookback.take(span.first)
+        batch = await batches.read_again(self._broker, span, repeats, rules)
+        self._lookback.put(span.last + 1, repeats)
+        return batch
+
+    async def _next(self, first: int) -> Batch | None:
+        repeats = await self._lookback.take(first)
+        batch = await batches.read_next(
+            self._broker, self._clock, first, repeats, flush_seconds=self._flush_seconds, enough=lambda: self._drain
+        )
+        self._lookback.put(batch.span.last + 1 if batch else first, repeats)
+        return batch
 
     async def _consume(self, position: int) -> None:
         acknowledged = False
         while not self._drain:
             began = self._clock.monotonic()
-            batch = await self._insist(
-                lambda at=position: batches.read_next(  # type: ignore[misc]
-                    self._broker, self._clock, at, flush_seconds=self._flush_seconds, enough=lambda: self._drain
-                )
-            )
+            batch = await self._insist(lambda at=position: self._next(at))  # type: ignore[misc]
             if batch is None:
                 if not acknowledged:
                     await self._acknowledge(position)
                     acknowledged = True
                 self._status.lag(self._broker.partition, records=0, seconds=0.0)
                 continue
-            if batch.span.first < self._doubtful_before:
-                await self._settle(batch, cause="recut")
-            else:
-                await self._store_batch(batch)
+            await self._store_batch(batch)
             position = batch.span.last + 1
             acknowledged = False
             await self._report_lag(position, batch)
@@ -179,18 +194,15 @@ class PartitionWorker:
             await self._acknowledge(position)
 
     async def _store_batch(self, batch: Batch) -> None:
+        self._open = batch
         await self._points.reached("before-declare")
         await self._declare(batch.span, batch.rules)
         await self._points.reached("after-declare")
         began = self._clock.monotonic()
-        try:
-            for block in batch.blocks:
-                await self._insert(batch, block)
-        except (StoreError, TooLateError) as error:
-            await self._told(error, batch.span)
-            await self._settle(batch, cause="insert")
+        if batch.span.first < self._doubtful_before:
+            await self._settle(batch, cause="catch_up", declared=True)
         else:
-            self._status.stored(self._broker.partition, batch)
+            await self._insert_all(batch)
         self._log.info(
             "stored",
             range=str(batch.span),
@@ -200,6 +212,17 @@ class PartitionWorker:
         )
         await self._points.reached("after-insert")
         await self._points.reached("before-acknowledge")
+        self._open = None
+
+    async def _insert_all(self, batch: Batch) -> None:
+        try:
+            for block in batch.blocks:
+                await self._insert(batch, block)
+        except (StoreError, TooLateError) as error:
+            await self._told(error, batch.span)
+            await self._settle(batch, cause="insert")
+        else:
+            self._status.stored(self._broker.partition, batch)
 
     async def _insert(self, batch: Batch, block: Block) -> None:
         began = self._clock.monotonic()
@@ -212,22 +235,26 @@ class PartitionWorker:
         if self._clock.monotonic() - self._declared_at > self._broker.session_seconds / 2:
             raise TooLateError("the declaration is older than half a session time-out")
 
-    async def _settle(self, batch: Batch, *, cause: str, since: int | None = None) -> None:
+    async def _settle(self, batch: Batch, *, cause: str, since: int | None = None, declared: bool = False) -> None:
         """Settle a range, for as long as it takes; each try first makes sure that the range is still ours.
 
         Args:
             batch: the range.
             cause: for logs and metrics.
             since: when the range was first declared (ms); by default now. Declaring it again keeps that time.
+            declared: it was declared just now.
         """
         attempts: dict[str, int] = {}
         since = self._clock.now_ms() if since is None else since
-        self._log.warning("settling", range=str(batch.span), cause=cause)
+        say = self._log.info if cause == "catch_up" else self._log.warning
+        say("settling", range=str(batch.span), cause=cause)
         while True:
             if self._too_old(since):
                 await self._stop("declared_too_long_ago", batch.span)
                 continue
-            await self._declare(batch.span, batch.rules, since)
+            if not declared:
+                await self._declare(batch.span, batch.rules, since)
+            declared = False
             try:
                 await settle(
                     self._broker,
@@ -244,14 +271,19 @@ class PartitionWorker:
             self._status.well(self._broker.partition)
             self._status.settled.labels(cause).inc()
             self._status.stored(self._broker.partition, batch)
-            self._log.warning("settled", range=str(batch.span), cause=cause)
+            say("settled", range=str(batch.span), cause=cause)
             return
 
     async def _declare(self, span: Range, rules: int, since: int | None = None) -> None:
         """Commit the batch's range: this acknowledges the batch before, and declares this one."""
         metadata = declaration.write(span.last, rules, self._clock.now_ms() if since is None else since)
-        await self._insist(lambda: self._broker.commit(span.first, metadata))
-        self._declared_at = self._clock.monotonic()
+
+        async def commit() -> None:
+            asked = self._clock.monotonic()  # a process that hangs until the answer is read must not seem fresh
+            await self._broker.commit(span.first, metadata)
+            self._declared_at = asked
+
+        await self._insist(commit)
 
     async def _acknowledge(self, position: int) -> None:
         """Commit that everything before `position` is stored, and declare nothing."""
@@ -263,6 +295,16 @@ class PartitionWorker:
         behind = max(0, bounds.end - position)
         age = max(0.0, (self._clock.now_ms() - (batch.oldest or 0)) / 1000) if behind and batch.oldest else 0.0
         self._status.lag(self._broker.partition, records=behind, seconds=age)
+
+    async def _report_stuck(self, batch: Batch) -> None:
+        """Count a batch that cannot be stored now among what is behind."""
+        try:
+            bounds = await self._broker.bounds()
+        except BrokerAwayError as error:
+            self._log.warning("the lag is not known", why=str(error))
+            return
+        age = (self._clock.now_ms() - (batch.oldest or self._clock.now_ms())) / 1000
+        self._status.lag(self._broker.partition, records=bounds.end - batch.span.first, seconds=max(0.0, age))
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do it again until it works: nothing is ever skipped, and mending the cause is enough."""
@@ -286,4 +328,6 @@ class PartitionWorker:
             self._status.store_errors.labels(str(error.code)).inc()
         self._status.trouble(self._broker.partition, type(error).__name__, str(error))
         self._log.warning("trying again", error=str(error), code=code, range=span and str(span), passing=passing)
+        if self._open is not None and not isinstance(error, BrokerAwayError):
+            await self._report_stuck(self._open)
         await self._clock.sleep(_QUICK_SECONDS if passing else _SLOW_SECONDS)

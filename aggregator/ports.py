@@ -19,6 +19,10 @@ class MembershipLostError(Exception):
     """This assignment is over: another worker may own the partition. Stop, write nothing more."""
 
 
+class OutOfRangeError(Exception):
+    """The log does not have this position any more, or not yet: look anew where to go on."""
+
+
 class StoreError(Exception):
     """The store refused or did not answer: what was sent may be stored or not, so the range must be settled.
 
@@ -110,7 +114,14 @@ class PartitionLog(Protocol):
         """Read records from `position` on, up to and with `until`; wait for the first at most so long.
 
         Returns at most a few megabytes. An empty chunk at the same position: nothing came in time.
+
+        Raises:
+            OutOfRangeError: the log has no such position.
         """
+        ...
+
+    async def position_at(self, log_time: int) -> int:
+        """Find the first position whose record was appended at `log_time` (ms) or later; the end where none was."""
         ...
 
 
@@ -134,6 +145,14 @@ class Membership(Protocol):
         """Why the group cannot be reached now; None while it can."""
         ...
 
+    async def partitions(self) -> int:
+        """Look at the log before taking part; give its number of partitions.
+
+        Raises:
+            BrokerAwayError: it cannot be reached, is missing, or would not keep the promise; says what mends it.
+        """
+        ...
+
     async def run(self, listener: Listener) -> None:
         """Take part until cancelled: tell the listener what is ours, keep the membership alive, then leave."""
         ...
@@ -142,8 +161,12 @@ class Membership(Protocol):
 class Store(Protocol):
     """The tables. All methods may raise `StoreError`."""
 
-    async def check(self) -> None:
-        """Refuse tables that are missing, or whose settings would not keep the promise; says what mends it."""
+    async def check(self, partitions: int) -> None:
+        """Refuse tables that are missing, or whose settings would not keep the promise; says what mends it.
+
+        Args:
+            partitions: of the log; the more, the more tokens the tables must remember.
+        """
         ...
 
     async def last_marked(self, topic_id: str, partition: int) -> int | None:

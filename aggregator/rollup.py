@@ -1,21 +1,32 @@
-"""Records to blocks: a pure function of the records and the rules (EXACTLY_ONCE.md, 1.3).
+"""Records to blocks: a pure function of the records, the retry state and the rules (EXACTLY_ONCE.md, 1.3).
 
 Rows of the same key are summed, so a batch of a thousand posts of one app is a few rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from aggregator.ports import Block, Record
+from aggregator.repeats import Repeat, Repeats
 from schemas import limits, rows
-from schemas.event import Headers
+from schemas.event import Headers, Unreadable
 from schemas.markers import HOME, Range, marker_key, received_day
-from schemas.rows import Counted, Outcome
+from schemas.rows import Counted, Outcome, Reason
 from schemas.tables import EVALUATION_COLUMNS, REJECTED, REJECTED_COLUMNS, EvaluationKey, RejectedRow
 
-_BY_VERSION: Final[dict[int, Callable[[Record], Iterator[Outcome]]]] = {
-    1: lambda record: rows.of_record(record.headers, record.value),
-}
+
+def _whole(record: Record, repeat: Repeat | None) -> Iterator[Outcome]:  # noqa: ARG001 - as it was under rules 1
+    return rows.of_record(record.headers, record.value)
+
+
+def _once(record: Record, repeat: Repeat | None) -> Iterable[Outcome]:
+    headers = record.headers
+    if repeat is None or isinstance(headers, Unreadable):
+        return rows.of_record(headers, record.value)
+    return () if repeat.adds is None else rows.of_metrics(headers, repeat.adds)
+
+
+_BY_VERSION: Final[dict[int, Callable[[Record, Repeat | None], Iterable[Outcome]]]] = {1: _whole, 2: _once}
 
 
 class UnknownRulesError(Exception):
@@ -29,9 +40,14 @@ class UnknownRulesError(Exception):
 
 
 class Rollup:
-    """Rolls up the records of one batch, in the order of the log."""
+    """Rolls up the records of one batch, in the order of the log.
 
-    def __init__(self, rules: int = limits.RULES) -> None:
+    Args:
+        repeats: the retry state that all records before the batch gave; carried on by each one added.
+        rules: under which the batch is, or was, declared.
+    """
+
+    def __init__(self, repeats: Repeats, rules: int = limits.RULES) -> None:
         if rules not in _BY_VERSION:
             raise UnknownRulesError(rules)
         self.rules = rules
@@ -41,8 +57,18 @@ class Rollup:
         self.oldest: int | None = None
         """Log time of the first record, in milliseconds."""
         self.rejected: list[RejectedRow] = []
+        self.repeated: dict[str, int] = {}
+        """How many records counted nothing or only in part, by how they were recognised."""
+        self.unreadable_at_end = 0
+        """How many records at the end could not be read at all, one after another."""
+        self._repeats = repeats
         self._outcomes_of = _BY_VERSION[rules]
         self._counts: dict[EvaluationKey, list[int]] = {}
+
+    @property
+    def connections(self) -> int:
+        """How many connections the retry state remembers."""
+        return self._repeats.connections
 
     @property
     def rows(self) -> int:
@@ -57,7 +83,11 @@ class Rollup:
             self.oldest = record.log_time
         counts = self._counts
         aside = 0
-        for outcome in self._outcomes_of(record):
+        unreadable = False
+        repeat = self._repeats.judge(record)
+        if repeat is not None:
+            self.repeated[repeat.by] = self.repeated.get(repeat.by, 0) + 1
+        for outcome in self._outcomes_of(record, repeat):
             if isinstance(outcome, Counted):
                 key, yes, no, other = outcome
                 sums = counts.get(key)
@@ -68,6 +98,7 @@ class Rollup:
                     sums[1] += no
                     sums[2] += other
                 continue
+            unreadable = outcome.reason is Reason.UNREADABLE
             headers = record.headers if isinstance(record.headers, Headers) else None
             # What is set aside repeats names: 4 kB of bad ones may become 300 kB.
             self.bytes += len(outcome.payload) + len(outcome.app_name) + len(outcome.feature)
@@ -89,6 +120,7 @@ class Rollup:
                 )
             )
             aside += 1
+        self.unreadable_at_end = self.unreadable_at_end + 1 if unreadable else 0
 
     def blocks(self, topic_id: str, partition: int, span: Range) -> list[Block]:
         """Build the inserts of the batch: the home table with its marker stands last.

@@ -1,12 +1,13 @@
 """A worker: owns partitions as the group gives them, and works on each in a task of its own."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
 from aggregator.partition import PartitionWorker
-from aggregator.ports import Clock, Membership, PartitionLog, Points, Store, StoreError
+from aggregator.ports import BrokerAwayError, Clock, Membership, PartitionLog, Points, Store, StoreError
 from aggregator.status import Status
 
 _CHECK_AGAIN_SECONDS = 5.0
@@ -26,11 +27,11 @@ class Worker:
         self._tasks: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._membership: Membership | None = None
         self._died: asyncio.Future[None] | None = None
-        self._problem: str | None = "the store was not checked yet"
+        self._problem: str | None = "broker and store were not looked at yet"
 
     async def run(self, membership: Membership, stop: asyncio.Event, *, drain_seconds: float) -> None:
         """Work until `stop`, then drain: close and store the open batches, acknowledge, leave the group."""
-        if not await self._checked(stop):
+        if not await self._checked(membership, stop):
             return
         self._membership = membership
         group = asyncio.create_task(membership.run(self), name="membership")
@@ -63,7 +64,7 @@ class Worker:
     async def revoked(self, partition: int) -> None:
         """End the work on a partition; returns when nothing of it is under way."""
         entry = self._tasks.pop(partition, None)
-        self._status.owned.discard(partition)
+        self._status.released(partition)
         if entry is not None:
             _, task = entry
             task.cancel()
@@ -83,18 +84,23 @@ class Worker:
                 return f"partition {partition}: {task.exception()!r}"
         return None
 
-    async def _checked(self, stop: asyncio.Event) -> bool:
-        """Wait until the store is fit for use."""
+    async def _checked(self, membership: Membership, stop: asyncio.Event) -> bool:
+        """Wait until broker and store are fit for use; False where the end came first."""
         while not stop.is_set():
+            pause = _CHECK_AGAIN_SECONDS
             try:
-                await self._store.check()
+                await self._store.check(await membership.partitions())
+            except BrokerAwayError as error:
+                self._problem = f"broker: {error}"
+                _log.warning("broker not fit for use", error=str(error))
             except StoreError as error:
                 self._problem = f"store: {error}"
                 _log.warning("store not fit for use", error=str(error), code=error.code)
-                await self._clock.sleep(_CHECK_AGAIN_SECONDS if not error.passing else 1.0)
+                pause = 1.0 if error.passing else _CHECK_AGAIN_SECONDS
             else:
                 self._problem = None
                 return True
+            await _first(self._clock.sleep(pause), stop.wait())
         return False
 
     async def _drain(self, seconds: float) -> None:
@@ -113,3 +119,13 @@ class Worker:
         _log.error("partition task died", task=task.get_name(), exc_info=error)
         if self._died is not None and not self._died.done():
             self._died.set_exception(error)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of them."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clickhouse_connect.driver import options
 
-from tests.support.kafka import Cluster, KafkaProcess
+from tests.support.kafka import IN_A_CONTAINER, Cluster, KafkaProcess
 from tests.support.stack import Stack
 from tests.support.store import StoreProcess
 
@@ -16,7 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         choices=["embedded", "docker"],
         default="embedded",
-        help="where the contract tests' ClickHouse comes from: the chdb wheel, or a container (needs Docker)",
+        help="where the contract tests' ClickHouse and all tests' Kafka come from: the chdb wheel and a process, or "
+        "containers (needs Docker)",
     )
 
 
@@ -82,10 +84,20 @@ def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The Kafka that tests share: started for this run, or the one that `FLAGMETER_TEST_KAFKA=host:port` names."""
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The Kafka that tests share: the one that `FLAGMETER_TEST_KAFKA=host:port` names, or one started for this run.
+
+    With `--backend=docker` it runs in a container; it has no users and certificates then.
+    """
     if address := os.environ.get("FLAGMETER_TEST_KAFKA"):
         yield Cluster(address)
+        return
+    if request.config.getoption("--backend") == "docker":
+        from testcontainers.community.kafka import KafkaContainer
+
+        container = KafkaContainer("confluentinc/cp-kafka:7.9.0").with_kraft().with_envs(**IN_A_CONTAINER)
+        with container as running:
+            yield Cluster(running.get_bootstrap_server())
         return
     process = KafkaProcess(tmp_path_factory.mktemp("kafka"))
     try:
@@ -103,3 +115,12 @@ def own_kafka(tmp_path: Path) -> Iterator[KafkaProcess]:
         yield made
     finally:
         made.kill()
+
+
+@pytest.fixture(autouse=True)
+def _data_frames_as_they_were() -> Iterator[None]:
+    """Undo `without_data_frames`, which is for a whole process: the next test may be about the driver's data frames."""
+    before = {name: getattr(options, name) for name in ("np", "pd", "arrow", "pl")}
+    yield
+    for name, value in before.items():
+        setattr(options, name, value)

@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from aggregator.ports import Block, StoreError
 from schemas import insert
+from schemas.clickhouse import client_options, wrong_setting
 from schemas.limits import MARKER_DAYS, MARKER_PROJECT
 from schemas.markers import HOME, Range, position
 from schemas.tables import ADDITIVE, COLUMNS
@@ -45,15 +46,16 @@ def without_data_frames() -> None:
 class ClickHouseStore:
     """The tables. Connects when it is first asked, and anew after an error."""
 
-    def __init__(self, url: ClickHouse, *, flush_seconds: float, partitions: int = 1) -> None:
+    def __init__(self, url: ClickHouse, *, flush_seconds: float) -> None:
         self._url = url
-        self._window_needed = int(_MIN_WINDOW_SECONDS * _BATCHES_PER_FLUSH * partitions / flush_seconds)
+        self._flush_seconds = flush_seconds
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
         self._version = (0, 0)
 
-    async def check(self) -> None:
+    async def check(self, partitions: int) -> None:
         """Refuse tables that are missing or keep too few tokens."""
+        needed = int(_MIN_WINDOW_SECONDS * _BATCHES_PER_FLUSH * partitions / self._flush_seconds)
         found = await self._rows(
             "SELECT name, create_table_query FROM system.tables WHERE database = {database:String}",
             {"database": self._url.database},
@@ -66,10 +68,10 @@ class ClickHouseStore:
             )
         for table in COLUMNS:
             window = _setting(tables[table], "non_replicated_deduplication_window")
-            if window < self._window_needed:
+            if window < needed:
                 raise StoreError(
-                    f"{table} keeps {window} tokens, one hour needs {self._window_needed}: "
-                    f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {self._window_needed}",
+                    f"{table} keeps {window} tokens, one hour needs {needed}: "
+                    f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {needed}",
                     code=36,
                     passing=False,
                 )
@@ -161,7 +163,9 @@ class ClickHouseStore:
             return await work(await self._connected())
         except DatabaseError as error:
             code = error.code or 0
-            raise StoreError(_first_line(error), code=code, passing=code in PASSING) from error
+            reason = wrong_setting(error)
+            text = f"{reason} ({_first_line(error)})" if reason else _first_line(error)
+            raise StoreError(text, code=code, passing=reason is None and code in PASSING) from error
         except (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreError(f"no answer: {_first_line(error)}") from error
         except Exception as error:
@@ -176,11 +180,7 @@ class ClickHouseStore:
 
     async def _connect(self) -> AsyncClient:
         client = await clickhouse_connect.get_async_client(
-            host=self._url.host,
-            port=self._url.port,
-            secure=self._url.secure,
-            username=self._url.user or None,
-            password=self._url.password,
+            **client_options(self._url),
             database=self._url.database,
             connect_timeout=_CONNECT_SECONDS,
             send_receive_timeout=_ANSWER_SECONDS,

@@ -2,8 +2,8 @@
 
 A day is counted from the newest record, so that a log that stood still keeps what a restored store would need. But
 markers live 35 days by the store's clock: what is acknowledged and older than that must be gone, or it would look as
-if the store had lost it. Repeats of SDKs are recognised over 15 minutes of log time, so records younger than that
-always stay.
+if the store had lost it. Repeats of SDKs are recognised over 15 minutes of log time: a worker that starts anew reads
+back so far from the first record that is not acknowledged, and that always stays.
 """
 
 import sqlite3
@@ -46,13 +46,15 @@ def prune(
     if row is None:
         return 0
     (newest,) = row
+    first = connection.execute("SELECT time_ms FROM log WHERE id >= ? ORDER BY id LIMIT 1", (acknowledged,)).fetchone()
+    read_back_from = newest if first is None else first[0]
     too_large = sqlite_log.used_bytes(connection) > sqlite_log.PRUNE_BYTES * 3 // 4
-    age = REPEAT_WINDOW_MS if too_large else sqlite_log.PRUNE_AGE_MS
+    kept_from = newest if too_large else newest - sqlite_log.PRUNE_AGE_MS
     young = now_ms - _MARKERS_SURE_MS
     if since is not None and since < young:
         young = newest + 1
     elif not expired_only:
-        young = max(newest - age, young)
+        young = max(min(kept_from, read_back_from - REPEAT_WINDOW_MS), young)
     # Log times never fall, so the first record that is young enough ends the search.
     oldest = connection.execute(
         "SELECT id, time_ms, length(value) FROM log WHERE id < ? ORDER BY id LIMIT ?", (acknowledged, AT_ONCE)

@@ -171,6 +171,10 @@ class SqliteLog:
 
         return await self._file.call(checked)
 
+    async def position_at(self, log_time: int) -> int:
+        """Find the first position whose record was appended at `log_time` (ms) or later; the end where none was."""
+        return await self._call(partial(_position_at, log_time=log_time))
+
     async def read(self, position: int, *, until: int | None, wait_seconds: float) -> Chunk:
         """Read on, looking for new records twenty times a second."""
         deadline = self._clock.monotonic() + wait_seconds
@@ -196,6 +200,10 @@ class SqliteMembership:
         self._group = group
         self._me = worker or holder.myself()
         self.trouble: str | None = None
+
+    async def partitions(self) -> int:
+        """Give the one partition; the file is made where it is missing."""
+        return 1
 
     async def run(self, listener: Listener) -> None:
         """Wait for the lease, work while it lasts, and give it back when cancelled."""
@@ -295,6 +303,20 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
     end = (row[0] if row else 0) + 1
     return Bounds(end if first is None else first, end)
+
+
+def _position_at(connection: sqlite3.Connection, log_time: int) -> int:
+    # Times never fall along the log, so the first position can be found by halving; the table has no index on them.
+    begin, end = _bounds(connection)
+    while begin < end:
+        middle = (begin + end) // 2
+        row = connection.execute("SELECT id, time_ms FROM log WHERE id >= ? ORDER BY id LIMIT 1", (middle,)).fetchone()
+        if row is None or row[1] >= log_time:
+            end = middle
+        else:
+            begin = row[0] + 1
+    row = connection.execute("SELECT id FROM log WHERE id >= ? ORDER BY id LIMIT 1", (begin,)).fetchone()
+    return int(row[0]) if row else _bounds(connection).end
 
 
 def _select(connection: sqlite3.Connection, position: int, last: int) -> list[Record]:

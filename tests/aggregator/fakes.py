@@ -79,9 +79,9 @@ class MemoryLog:
         self.lost = False
         self.failures: list[str] = []
 
-    def append(self, value: bytes, *, skip: int = 0, **changes: object) -> None:
+    def append(self, value: bytes, *, skip: int = 0, log_time: int = 20_000 * DAY_MS, **changes: object) -> None:
         self.end += skip
-        self.records.append(Record(self.end, 20_000 * DAY_MS, headers(**changes), value))
+        self.records.append(Record(self.end, log_time, headers(**changes), value))
         self.end += 1
 
     async def bounds(self) -> Bounds:
@@ -114,6 +114,10 @@ class MemoryLog:
         await self.clock.sleep(wait_seconds)
         return Chunk([], position)
 
+    async def position_at(self, log_time: int) -> int:
+        await self._turn("position_at")
+        return next((record.offset for record in self.records if record.log_time >= log_time), self.end)
+
     async def _turn(self, name: str) -> None:
         await asyncio.sleep(0)
         if name in self.failures:
@@ -133,7 +137,7 @@ class MemoryStore:
         self.reads_fail = 0
         self.blind = False
 
-    async def check(self) -> None:
+    async def check(self, partitions: int) -> None:
         return None
 
     async def last_marked(self, topic_id: str, partition: int) -> int | None:

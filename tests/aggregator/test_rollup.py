@@ -1,6 +1,7 @@
 import pytest
 
 from aggregator.ports import Record
+from aggregator.repeats import Repeats
 from aggregator.rollup import Rollup, UnknownRulesError
 from schemas.limits import MAX_COUNT, RULES
 from schemas.markers import Range
@@ -9,7 +10,7 @@ from tests.aggregator.fakes import DAY_MS, headers, window
 
 
 def rolled(*values: bytes, log_time: int = 20_000 * DAY_MS) -> Rollup:
-    rollup = Rollup()
+    rollup = Rollup(Repeats())
     for at, value in enumerate(values):
         rollup.add("topic", 0, Record(at, log_time + at, headers(), value))
     return rollup
@@ -58,7 +59,7 @@ def test_sums_wrap_as_the_store_does() -> None:
 
 def test_unknown_rules_are_refused_before_anything_is_read() -> None:
     with pytest.raises(UnknownRulesError, match=f"rules {RULES + 1}"):
-        Rollup(RULES + 1)
+        Rollup(Repeats(), RULES + 1)
 
 
 def test_what_is_set_aside_counts_towards_the_batchs_size() -> None:

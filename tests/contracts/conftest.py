@@ -10,7 +10,7 @@ from schemas import urls
 def clickhouse_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated ClickHouse: the embedded store, or a server in a container with `--backend=docker`."""
     if request.config.getoption("--backend") == "docker":
-        from testcontainers.clickhouse import ClickHouseContainer
+        from testcontainers.community.clickhouse import ClickHouseContainer
 
         with ClickHouseContainer("clickhouse/clickhouse-server:26.9", port=8123) as server:
             address = f"{server.get_container_host_ip()}:{server.get_exposed_port(8123)}"

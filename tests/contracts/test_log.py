@@ -5,18 +5,27 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from random import Random
+from typing import Any, Protocol
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from aggregator.adapters import kafka_group
 from aggregator.adapters.clock import SystemClock
+from aggregator.adapters.kafka import KafkaMembership
 from aggregator.adapters.sqlite import SqliteFile, SqliteMembership
-from aggregator.ports import MembershipLostError, PartitionLog
+from aggregator.ports import MembershipLostError, OutOfRangeError, PartitionLog, Record
 from ingest_gateway.brokers.sqlite import LogFile
-from schemas import declaration
+from schemas import declaration, event, urls
 from schemas.event import Event, Headers
+from schemas.kafka import KafkaSettings
 from schemas.limits import RULES
 from tests.aggregator.fakes import ManualClock, MemoryLog, headers
+from tests.simulation.broker import Broker, SimulatedMembership
+from tests.simulation.loop import RealTime
+from tests.simulation.wire import Trace, Wire
+from tests.support.kafka import Cluster
 
 SECONDS = 15.0
 
@@ -84,6 +93,42 @@ class SqliteBackend:
         self._writer.close()
 
 
+class KafkaBackend:
+    """A topic of its own on the shared broker."""
+
+    session_seconds = kafka_group.SESSION_SECONDS
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._cluster = cluster
+        self.topic = topic
+        self.broker = urls.parse_broker(cluster.url(topic))
+        self.group = f"group-{topic}"
+        self.members: list[Member] = []
+        self._producer = AIOKafkaProducer(bootstrap_servers=cluster.address, acks="all", enable_idempotence=True)
+
+    async def start(self) -> None:
+        await self._producer.start()
+
+    async def append(self, *values: bytes) -> None:
+        for value in values:
+            await self._producer.send_and_wait(
+                self.topic, value, key=b"key", partition=0, headers=event.to_pairs(headers())
+            )
+
+    def join(self, name: str) -> Member:
+        assert isinstance(self.broker, urls.KafkaBroker)
+        member = Member()
+        membership = KafkaMembership(self.broker, KafkaSettings(), SystemClock(), group=self.group)
+        member.task = asyncio.create_task(membership.run(member))
+        self.members.append(member)
+        return member
+
+    async def close(self) -> None:
+        for member in self.members:
+            await member.leave()
+        await self._producer.stop()
+
+
 class MemoryBackend:
     """The log that the unit tests use; it has no group, a member owns it at once."""
 
@@ -106,6 +151,39 @@ class MemoryBackend:
             await member.leave()
 
 
+class SimulatedBackend:
+    """The simulation's broker, in real time."""
+
+    def __init__(self) -> None:
+        scheduler = RealTime()
+        self.broker = Broker(Wire(scheduler, Random(), Trace(scheduler)), 1)  # noqa: S311
+        self.broker.chunk_records = (2000,)
+        self.members: list[Member] = []
+
+    async def append(self, *values: bytes) -> None:
+        for value in values:
+            self.broker.partitions[0].append(headers(), value, SystemClock().now_ms())
+
+    def join(self, name: str) -> Member:
+        member = Member()
+        member.task = asyncio.create_task(SimulatedMembership(self.broker).run(member))
+        self.members.append(member)
+        return member
+
+    async def close(self) -> None:
+        for member in self.members:
+            await member.leave()
+
+
+@asynccontextmanager
+async def make_simulated(folder: Path) -> AsyncIterator[SimulatedBackend]:
+    backend = SimulatedBackend()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
 @asynccontextmanager
 async def make_sqlite(folder: Path) -> AsyncIterator[Backend]:
     backend = SqliteBackend(folder)
@@ -124,17 +202,55 @@ async def make_memory(folder: Path) -> AsyncIterator[Backend]:
         await backend.close()
 
 
-@pytest.fixture(params=[make_memory, make_sqlite], ids=["memory", "sqlite"])
+@asynccontextmanager
+async def make_kafka(cluster: Cluster) -> AsyncIterator[KafkaBackend]:
+    backend = KafkaBackend(cluster, await cluster.make_topic())
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "kafka", "simulated"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with request.param(tmp_path) as made:
+    match request.param:
+        case "kafka":
+            making: Any = make_kafka(request.getfixturevalue("kafka"))
+        case "sqlite":
+            making = make_sqlite(tmp_path)
+        case "simulated":
+            making = make_simulated(tmp_path)
+        case _:
+            making = make_memory(tmp_path)
+    async with making as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "kafka", "simulated"])
+async def grouped(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """A backend whose group has more than one member."""
+    match request.param:
+        case "kafka":
+            making: Any = make_kafka(request.getfixturevalue("kafka"))
+        case "sqlite":
+            making = make_sqlite(tmp_path)
+        case _:
+            making = make_simulated(tmp_path)
+    async with making as made:
         yield made
 
 
 @pytest.fixture
-async def grouped(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
-    """A backend whose group has more than one member."""
+async def on_sqlite(tmp_path: Path) -> AsyncIterator[SqliteBackend]:
     async with make_sqlite(tmp_path) as made:
         assert isinstance(made, SqliteBackend)
+        yield made
+
+
+@pytest.fixture
+async def on_kafka(kafka: Cluster) -> AsyncIterator[KafkaBackend]:
+    async with make_kafka(kafka) as made:
         yield made
 
 
@@ -171,12 +287,51 @@ async def test_a_read_stops_at_the_end_of_a_declared_range(backend: Backend) -> 
     assert chunk.position == begin + 2
 
 
-async def test_a_read_waits_for_the_first_record(grouped: SqliteBackend) -> None:
+async def test_a_position_is_found_by_its_append_time(backend: Backend) -> None:
+    """The first record of that time or later, the begin for all earlier times, the end for all later ones."""
+    log = await backend.join("a").owns()
+    begin = (await log.bounds()).begin
+    assert await log.position_at(0) == begin
+    found: list[Record] = []
+    position = begin
+    async with asyncio.timeout(SECONDS):
+        while not found or (len({record.log_time for record in found}) < 3 and not isinstance(log, MemoryLog)):
+            await backend.append(b"one", b"two")
+            chunk = await log.read(position, until=None, wait_seconds=5)
+            found += chunk.records
+            position = chunk.position
+    for time in sorted({record.log_time for record in found}):
+        first = next(record.offset for record in found if record.log_time == time)
+        assert await log.position_at(time) == first
+        before = next(record.offset for record in found if record.log_time >= time - 1)
+        assert await log.position_at(time - 1) == before
+    assert await log.position_at(0) == begin
+    assert await log.position_at(found[-1].log_time + 3_600_000) == (await log.bounds()).end
+
+
+async def test_a_read_waits_for_the_first_record(grouped: Backend) -> None:
     log = await grouped.join("a").owns()
     begin = (await log.bounds()).begin
     reading = asyncio.create_task(log.read(begin, until=None, wait_seconds=SECONDS))
     await grouped.append(b"late")
     assert [record.value for record in (await reading).records] == [b"late"]
+
+
+async def test_positions_are_found_by_the_time_of_their_append(backend: Backend) -> None:
+    log = await backend.join("a").owns()
+    begin = (await log.bounds()).begin
+    assert await log.position_at(0) == begin, "an empty log ends where it begins"
+    await backend.append(b"one")
+    await asyncio.sleep(0.01)
+    await backend.append(b"two", b"three")
+    records = (await log.read(begin, until=begin + 2, wait_seconds=5)).records
+    while len(records) < 3:
+        records += (await log.read(records[-1].offset + 1, until=begin + 2, wait_seconds=5)).records
+    first, last = records[0].log_time, records[-1].log_time
+    assert await log.position_at(0) == begin
+    assert await log.position_at(first) == begin
+    assert await log.position_at(last) == next(each.offset for each in records if each.log_time >= last)
+    assert await log.position_at(last + 60_000) == begin + 3 == (await log.bounds()).end
 
 
 async def test_a_commit_keeps_the_offset_and_its_declaration(backend: Backend) -> None:
@@ -207,7 +362,7 @@ async def test_the_topic_has_an_id_that_stays(backend: Backend) -> None:
     assert (await backend.join("b").owns()).topic_id == topic_id
 
 
-async def test_only_one_member_owns_the_partition(grouped: SqliteBackend) -> None:
+async def test_only_one_member_owns_the_partition(grouped: Backend) -> None:
     first = grouped.join("a")
     await first.owns()
     second = grouped.join("b")
@@ -216,27 +371,27 @@ async def test_only_one_member_owns_the_partition(grouped: SqliteBackend) -> Non
             await second.owns()
 
 
-async def test_a_member_that_leaves_frees_its_partition_at_once_with_what_it_committed(grouped: SqliteBackend) -> None:
+async def test_a_member_that_leaves_frees_its_partition_at_once_with_what_it_committed(grouped: Backend) -> None:
     first = grouped.join("a")
     log = await first.owns()
     second = grouped.join("b")
     await log.commit(5, declaration.write(9, RULES, 1))
     await first.leave()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(5):
         taken = await second.owns()
     assert first.revocations == 1
     committed = await taken.committed()
     assert committed == declaration.Committed(5, 9, RULES, 1)
 
 
-async def test_a_member_whose_assignment_is_over_cannot_commit(grouped: SqliteBackend) -> None:
-    first = grouped.join("a")
+async def test_a_member_whose_assignment_is_over_cannot_commit(on_sqlite: SqliteBackend) -> None:
+    first = on_sqlite.join("a")
     old = await first.owns()
     await first.leave()
-    new = await grouped.join("b").owns()
+    new = await on_sqlite.join("b").owns()
     await new.commit(2, declaration.write(1, RULES, 1))
-    member = grouped.join("a")  # its file is open again; only the generation is old
-    old._file = SqliteFile(grouped.path)  # type: ignore[attr-defined]
+    member = on_sqlite.join("a")  # its file is open again; only the generation is old
+    old._file = SqliteFile(on_sqlite.path)  # type: ignore[attr-defined]
     with pytest.raises(MembershipLostError):
         await old.commit(99, declaration.write(98, RULES, 1))
     await old._file.close()  # type: ignore[attr-defined]
@@ -247,26 +402,26 @@ async def test_a_member_whose_assignment_is_over_cannot_commit(grouped: SqliteBa
 
 
 async def test_a_silent_member_loses_its_partition_after_the_session_time_out(
-    grouped: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+    on_sqlite: SqliteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("schemas.sqlite_log.LEASE_SECONDS", 0.5)
-    first = grouped.join("host-that-is-elsewhere|boot|1|1")
+    first = on_sqlite.join("host-that-is-elsewhere|boot|1|1")
     old = await first.owns()
     assert first.task is not None
     monkeypatch.setattr("aggregator.adapters.sqlite._RENEW_SECONDS", 0.2)
-    second = grouped.join("b")
+    second = on_sqlite.join("b")
     new = await second.owns()
     await new.commit(4, declaration.write(3, RULES, 1))
     with pytest.raises(MembershipLostError):
         await old.commit(99, declaration.write(98, RULES, 1))
 
 
-async def test_the_lease_of_a_process_that_is_gone_is_free_at_once(grouped: SqliteBackend) -> None:
+async def test_the_lease_of_a_process_that_is_gone_is_free_at_once(on_sqlite: SqliteBackend) -> None:
     from aggregator.adapters import holder
 
-    first = grouped.join(holder.myself().rsplit("|", 1)[0] + "|1")  # our number, but started at another time
+    first = on_sqlite.join(holder.myself().rsplit("|", 1)[0] + "|1")  # our number, but started at another time
     await first.owns()
-    second = grouped.join("b")
+    second = on_sqlite.join("b")
     async with asyncio.timeout(3):
         await second.owns()
     async with asyncio.timeout(SECONDS):
@@ -274,22 +429,22 @@ async def test_the_lease_of_a_process_that_is_gone_is_free_at_once(grouped: Sqli
             await asyncio.sleep(0.02)
 
 
-async def test_another_file_in_the_brokers_place_ends_the_assignment(grouped: SqliteBackend, tmp_path: Path) -> None:
+async def test_another_file_in_the_brokers_place_ends_the_assignment(on_sqlite: SqliteBackend, tmp_path: Path) -> None:
     """A copy has the same generation and topic: without looking at the file, its commits would be taken for ours."""
-    await grouped.append(b"one", b"two")
-    member = grouped.join("a")
+    await on_sqlite.append(b"one", b"two")
+    member = on_sqlite.join("a")
     old = await member.owns()
     await old.commit(3, declaration.write(2, RULES, 1))
     copy = tmp_path / "copy.db"
-    with sqlite3.connect(grouped.path) as source, sqlite3.connect(copy) as target:
+    with sqlite3.connect(on_sqlite.path) as source, sqlite3.connect(copy) as target:
         source.backup(target)
     source.close()
     target.close()
-    await grouped.append(b"three")
-    copy.rename(grouped.path)
+    await on_sqlite.append(b"three")
+    copy.rename(on_sqlite.path)
     for rest in ("-wal", "-shm"):
-        grouped.path.with_name(grouped.path.name + rest).unlink(missing_ok=True)
-    await grouped.append(b"another three")
+        on_sqlite.path.with_name(on_sqlite.path.name + rest).unlink(missing_ok=True)
+    await on_sqlite.append(b"another three")
     with pytest.raises(MembershipLostError):
         await old.read(3, until=None, wait_seconds=5)
     with pytest.raises(MembershipLostError):
@@ -299,3 +454,35 @@ async def test_another_file_in_the_brokers_place_ends_the_assignment(grouped: Sq
             await asyncio.sleep(0.02)
     new = await member.owns()
     assert [record.value for record in (await new.read(3, until=None, wait_seconds=5)).records] == [b"another three"]
+
+
+async def test_a_simulated_member_whose_generation_is_over_cannot_commit() -> None:
+    """As Kafka's; on SQLite see above."""
+    async with make_simulated(Path()) as simulated:
+        first = simulated.join("a")
+        old = await first.owns()
+        await first.leave()
+        new = await simulated.join("b").owns()
+        await new.commit(2, declaration.write(1, RULES, 1))
+        old._assignment.over = False  # type: ignore[attr-defined]  # only the generation is old
+        with pytest.raises(MembershipLostError):
+            await old.commit(99, declaration.write(98, RULES, 1))
+        committed = await new.committed()
+        assert committed is not None
+        assert committed.offset == 2
+
+
+async def test_a_simulated_log_has_gaps_and_loses_its_begin_as_kafkas_does() -> None:
+    async with make_simulated(Path()) as simulated:
+        log = await simulated.join("a").owns()
+        await simulated.append(b"one")
+        simulated.broker.partitions[0].skip(3)
+        await simulated.append(b"two")
+        chunk = await log.read(1, until=None, wait_seconds=1)
+        assert [record.offset for record in chunk.records] == [4]
+        assert await log.read(2, until=3, wait_seconds=1) == ([], 4)
+        simulated.broker.partitions[0].prune(3)
+        assert await log.bounds() == (3, 5)
+        for position in (2, 6):
+            with pytest.raises(OutOfRangeError):
+                await log.read(position, until=None, wait_seconds=1)

@@ -3,17 +3,22 @@
 import time
 import uuid
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import pytest
 
 from aggregator.adapters.clickhouse import ClickHouseStore
 from aggregator.ports import Block, Record, Store, StoreError
+from aggregator.repeats import Repeats
 from aggregator.rollup import Rollup
 from schemas import urls
 from schemas.markers import HOME, Range, token
-from schemas.tables import REJECTED
+from schemas.tables import COLUMNS, REJECTED
 from tests.aggregator.fakes import MemoryStore, headers, window
+from tests.simulation.loop import RealTime
+from tests.simulation.store import Server, SimulatedStore, split
+from tests.simulation.wire import Trace, Wire
 
 
 class ClickHouseBackend:
@@ -53,7 +58,31 @@ class MemoryBackend:
         return None
 
 
-@pytest.fixture(params=[MemoryBackend, ClickHouseBackend], ids=["memory", "clickhouse"])
+class SimulatedBackend:
+    """The simulation's store, in real time."""
+
+    def __init__(self, url: str) -> None:
+        scheduler = RealTime()
+        self.server = Server(Wire(scheduler, Random(), Trace(scheduler)))  # noqa: S311
+        self.store = SimulatedStore(self.server)
+
+    async def rows(self, table: str, topic: str, columns: str) -> list[tuple[Any, ...]]:
+        names = list(COLUMNS[table])
+        wanted = [names.index(name) for name in columns.split(", ")]
+        name = names.index("app_name" if table == HOME else "topic_id")
+        found = [tuple(row[at] for at in wanted) for row in self.server.tables.rows(table) if row[name] == topic]
+        return sorted(set(found) if table == REJECTED else found)
+
+    async def parts_of(self, topic: str) -> int:
+        at = list(COLUMNS[HOME]).index("app_name")
+        parts = [part for part in self.server.tables.parts if part.table == HOME]
+        return sum(any(row[at] == topic for row in part.rows) for part in parts)
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.fixture(params=[MemoryBackend, ClickHouseBackend, SimulatedBackend], ids=["memory", "clickhouse", "simulated"])
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     url = request.getfixturevalue("clickhouse_url") if request.param is ClickHouseBackend else ""
     made = request.param(url)
@@ -70,7 +99,7 @@ def topic() -> str:
 
 
 def blocks(topic: str, span: Range, *values: bytes) -> dict[str, Block]:
-    rollup = Rollup()
+    rollup = Rollup(Repeats())
     for at, value in enumerate(values):
         rollup.add(topic, 0, Record(span.first + at, int(time.time() * 1000), headers(), value))
     return {block.table: block for block in rollup.blocks(topic, 0, span)}
@@ -87,7 +116,7 @@ async def yes_of(backend: Any, topic: str) -> int:
 
 
 async def test_a_fresh_topic_has_no_marker(backend: Any, topic: str) -> None:
-    await backend.store.check()
+    await backend.store.check(1)
     assert await backend.store.last_marked(topic, 0) is None
     assert await backend.store.marked_tables(topic, 0, Range(1, 2)) == frozenset()
     assert await backend.store.ranges_beyond(topic, 0, -1) == []
@@ -203,8 +232,6 @@ async def test_a_store_that_does_not_answer_is_a_passing_error() -> None:
 async def test_a_refusal_tells_its_code_and_does_not_pass_by_itself(clickhouse_url: str, topic: str) -> None:
     store = ClickHouseStore(urls.parse_clickhouse(clickhouse_url), flush_seconds=1.0)
     wrong = Block("no_such_table", {"a": (1,)})
-    from schemas.tables import COLUMNS
-
     COLUMNS["no_such_table"] = {"a": "UInt8"}
     try:
         with pytest.raises(StoreError) as caught:
@@ -216,7 +243,29 @@ async def test_a_refusal_tells_its_code_and_does_not_pass_by_itself(clickhouse_u
 
 
 async def test_tables_that_keep_too_few_tokens_are_refused_with_the_cure(clickhouse_url: str) -> None:
-    store = ClickHouseStore(urls.parse_clickhouse(clickhouse_url), flush_seconds=1.0, partitions=1000)
+    store = ClickHouseStore(urls.parse_clickhouse(clickhouse_url), flush_seconds=1.0)
     with pytest.raises(StoreError, match=r"ALTER TABLE .* MODIFY SETTING"):
-        await store.check()
+        await store.check(1000)
     await store.close()
+
+
+async def test_a_token_is_known_for_each_partition_and_block_in_a_window_of_its_table(topic: str) -> None:
+    """What was measured of ClickHouse, and what the simulation relies on: not content, but ordinals and counts."""
+    simulated = SimulatedBackend("")
+    store, tables = simulated.store, simulated.server.tables
+    tables.window = 3
+    for first in (1, 2, 3, 1):
+        await insert(store, topic, Range(first, first), window("a", 1, app=topic))
+    assert await yes_of(simulated, topic) == 3, "the first one is still known"
+    for first in (4, 1):
+        await insert(store, topic, Range(first, first), window("a", 1, app=topic))
+    assert await yes_of(simulated, topic) == 5, "first in, first out"
+    tables.cut = lambda block: split(block, 1)
+    await insert(store, topic, Range(4, 4), window("a", 1, app=topic))
+    assert sum(row[0] for row in await simulated.rows(HOME, topic, "count")) == 6, "one block first and several then"
+    tables.cut = lambda block: [block]
+    for days in (0, 31):
+        made = blocks(topic, Range(9, 9), window("b", 1, app=topic))[HOME]
+        made.columns["received"] = [day + days for day in made.columns["received"]]
+        await store.insert(made, token(topic, 0, Range(9, 9)))
+    assert [row[0] for row in await simulated.rows(HOME, topic, "feature, variant")].count("b") == 4, "two partitions"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from tests.support.ports import free_port
 
 VERSION: Final = "4.3.1"
 USER, PASSWORD = "flagmeter", "correct-horse-battery"
+STRANGER = "stranger"
+"""A second user, with the same password, who may do only what a test allows."""
 READY_SECONDS: Final = 60
 _JARS: Final = ROOT / ".venv" / f"kafka-{VERSION}"
 _HERE: Final = Path(__file__).parent
@@ -43,6 +46,8 @@ CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-512
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:flagmeter
 ssl.keystore.type=PEM
 ssl.keystore.location={keystore}
 ssl.truststore.type=PEM
@@ -69,10 +74,20 @@ log.cleaner.dedupe.buffer.size=4194304
 log.index.size.max.bytes=1048576
 """
 
+IN_A_CONTAINER: Final = {
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
+    "KAFKA_LOG_RETENTION_CHECK_INTERVAL_MS": "1000",
+    "KAFKA_LOG_INITIAL_TASK_DELAY_MS": "1000",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+}
+"""What the tests need of a broker that comes as a container, beside the container's own settings."""
+
 
 def jars() -> Path:
-    """Give the folder with Kafka's jars; fetches them once. Skips, or fails, where Java or Maven is missing."""
-    needs.program("java")
+    """Give the folder with Kafka's jars; fetches them once. Skips, or fails, where Java 17 or Maven is missing."""
+    needs.java(17)
     if (_JARS / "done").exists():
         return _JARS
     needs.program("mvn")
@@ -115,7 +130,8 @@ class KafkaProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        asyncio.run(self._answers())
+        with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
+            thread.submit(lambda: asyncio.run(self._answers())).result()
         return self
 
     def _format(self, classpath: str) -> None:
@@ -145,10 +161,13 @@ class KafkaProcess:
                 for name in ("sasl_plaintext", "sasl_ssl")
             )
         )
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+        # An id that begins with a dash would be taken for an option.
+        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         command = ["java", "-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster]
-        subprocess.run([*command, "-c", str(self._properties), "--add-scram", scram], check=True, capture_output=True)
+        command += ["-c", str(self._properties)]
+        for user in (USER, STRANGER):
+            command += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={PASSWORD}]"]
+        subprocess.run(command, check=True, capture_output=True)
 
     async def _answers(self) -> None:
         """Wait until Metadata names a broker: a connection alone is too early."""

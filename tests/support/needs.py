@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import re
 import shutil
+import subprocess
+from functools import cache
 from types import ModuleType
 from typing import NoReturn
 
@@ -13,6 +16,16 @@ def program(name: str) -> None:
     """Skip the test where a program is missing; fail it where `FLAGMETER_REQUIRE_ALL=1`."""
     if not shutil.which(name):
         _lacks(f"{name} is not installed")
+
+
+@cache
+def java(least: int) -> None:
+    """Skip or fail as `program` does where there is no Java, or an older one."""
+    program("java")
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r'version "(\d+)', said)
+    if found is None or int(found[1]) < least:
+        _lacks(f"Java {least} or newer is needed, and this is {said.splitlines()[0]}")
 
 
 def _lacks(reason: str) -> NoReturn:

@@ -79,6 +79,18 @@ def test_a_large_log_keeps_a_quarter_of_an_hour(log: sqlite3.Connection, monkeyp
     assert left(log) == [3, 4]
 
 
+@pytest.mark.parametrize("limit", [1, sqlite_log.PRUNE_BYTES])
+def test_what_a_worker_reads_back_stays_however_far_behind_it_is(
+    log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Repeats are looked for in the quarter of an hour before the first record that is not acknowledged."""
+    monkeypatch.setattr(sqlite_log, "PRUNE_BYTES", limit)
+    then = NOW - 30 * HOUR
+    fill(log, then - HOUR // 4 - 1, then - HOUR // 4, then - 1, then, NOW)
+    assert pruning.prune(log, acknowledged=4, now_ms=NOW) == 1
+    assert left(log) == [2, 3, 4, 5]
+
+
 def test_an_empty_log_has_nothing_to_prune(log: sqlite3.Connection) -> None:
     assert pruning.prune(log, acknowledged=1, now_ms=NOW) == 0
 
