@@ -18,6 +18,8 @@ _APP: Final = istr("unleash-appname")
 _CONNECTION: Final = istr("unleash-connection-id")
 _SDK: Final = istr("unleash-sdk")
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
+_START_BOUND: Final = 2**63
+"""Nanoseconds that a header holds: an SDK whose clock says the year 9999 counts all the same."""
 
 
 def accept(
@@ -52,6 +54,8 @@ def accept(
             window = decode.metrics(body, on_lenient=on_lenient)
             if window.bucket is not None:
                 start = dates.parse(window.bucket.start)
+                if not -_START_BOUND <= start < _START_BOUND:
+                    start = None
             app, connection, sdk = _said_by(window)
         case Kind.REGISTER:
             app, connection, sdk = _said_by(decode.registration(body, on_lenient=on_lenient))

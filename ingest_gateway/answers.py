@@ -29,6 +29,7 @@ _CORS: Final = (
 )
 _RETRY: Final = ("Retry-After", str(RETRY_AFTER_SECONDS))
 _BUSY: Final = b'{"message":"flagmeter cannot take this now, please send it again"}'
+_THROTTLED: Final = b'{"message":"this token posts too often"}'
 _LONGEST_ECHO: Final = 1024
 
 Pairs = tuple[tuple[str, str], ...]
@@ -156,9 +157,17 @@ def cut(*, frontend: bool) -> Answer:
     return Answer(503, _BUSY, content_type=JSON, pairs=pairs, keeps=False, cuts=True)
 
 
-def refusal(refused: Refused, *, frontend: bool, keep: bool) -> Answer:
-    """Make a 4xx."""
-    pairs = _CORS if frontend else ()
+def throttled(seconds: int, *, frontend: bool, keep: bool) -> Answer:
+    """Make a 429 that says after how many seconds the next post is taken."""
+    pairs = (("Retry-After", str(seconds)), *(_CORS if frontend else ()))
+    return Answer(429, _THROTTLED, content_type=JSON, pairs=pairs, keeps=keep)
+
+
+def refusal(refused: Refused, *, frontend: bool, keep: bool, again: bool = False) -> Answer:
+    """Make a 4xx, or a 5xx that asks to come `again`."""
+    pairs: Pairs = _CORS if frontend else ()
+    if again:
+        pairs = (_RETRY, *pairs)
     content_type = JSON if refused.body else ""
     return Answer(refused.status, refused.body, content_type=content_type, pairs=pairs, keeps=keep)
 

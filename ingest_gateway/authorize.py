@@ -20,8 +20,24 @@ class Tokens(Protocol):
         ...
 
 
+class Upstream(Protocol):
+    """Whatever can be asked for tokens that are not known here."""
+
+    async def ask(self, text: str) -> Token | None:
+        """Ask for a presented token that `Tokens.find` did not find; None where it is unknown.
+
+        Raises:
+            Busy: nobody can say now.
+        """
+        ...
+
+
+class UnknownToken(Refused):
+    """No token, or one that is not known here: 401."""
+
+
 def authorize(authorization: str | None, tokens: Tokens, route: Route) -> Token:
-    """Find the token of a request.
+    """Find the token of a request, without waiting.
 
     Args:
         authorization: the header's value, with or without `Bearer`.
@@ -29,11 +45,26 @@ def authorize(authorization: str | None, tokens: Tokens, route: Route) -> Token:
         route: decides which type is wanted: backend, or frontend under `/api/frontend`; never admin.
 
     Raises:
-        Refused: 401 without a known token, 403 with one of another type (recorded).
+        UnknownToken: 401 without a known token.
+        Refused: 403 with one of another type (recorded).
     """
-    token = tokens.find(bare(authorization)) if authorization else None
+    return _fitting(tokens.find(bare(authorization)) if authorization else None, route)
+
+
+async def authorize_by(upstream: Upstream, authorization: str | None, route: Route) -> Token:
+    """Find the token of a request that `authorize` did not know.
+
+    Raises:
+        UnknownToken: 401 where it is unknown there, too.
+        Refused: 403 with one of another type.
+        Busy: nobody can say now.
+    """
+    return _fitting(await upstream.ask(bare(authorization)) if authorization else None, route)
+
+
+def _fitting(token: Token | None, route: Route) -> Token:
     if token is None:
-        raise Refused.with_message(401, _UNKNOWN)
+        raise UnknownToken.with_message(401, _UNKNOWN)
     if token.type is not route.token_type:
         raise Refused.with_message(403, _OTHER_TYPE)
     return token

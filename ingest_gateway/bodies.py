@@ -60,7 +60,10 @@ async def _receive(request: web.BaseRequest, visit: Visit, limit: int, seconds: 
     if (request.content_length or 0) > limit:
         raise refusals.too_large()
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(_CONTINUE)
+        try:
+            await request.writer.write(_CONTINUE)
+        except ConnectionError as error:
+            raise ClientLeft from error
     received = bytearray()  # not a list: a body may come in two million pieces
     try:
         async with asyncio.timeout(seconds):
@@ -119,7 +122,7 @@ def _parameter(parameters: str, name: str) -> str:
 def _is_known(charset: str) -> bool:
     try:
         codecs.lookup(charset)
-    except LookupError:
+    except (LookupError, ValueError):  # also names with NUL, or with bytes that are no text
         return False
     return True
 

@@ -24,10 +24,12 @@ _OVERHEAD_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much may wait, and for how long (seconds)."""
+    """How much is held, and for how long (seconds)."""
 
-    queued_events: int = 20_000
-    queued_bytes: int = 48 * 1024 * 1024
+    held_events: int = 20_000
+    """Waiting or in flight, in all partitions together."""
+    held_bytes: int = 48 * 1024 * 1024
+    """The same in bytes: also what is stuck in flight after its request was answered is bounded by it."""
     group_events: int = 2_000
     group_bytes: int = 8 * 1024 * 1024
     withdraw_after: float = 1.5
@@ -58,16 +60,56 @@ class _Waiting:
         return True
 
 
-class GroupedWriter:
-    """A `Writer` over one log. Make it in a running event loop."""
+class Room:
+    """What may still be held, in events and in bytes; shared by the writers of all partitions."""
 
-    def __init__(self, log: Log, meters: Meters, bounds: Bounds | None = None) -> None:
+    __slots__ = ("_bytes", "_events")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._events = bounds.held_events
+        self._bytes = bounds.held_bytes
+
+    def take(self, size: int) -> bool:
+        """Make room for an event of this size; False where there is none."""
+        if not self._events or size > self._bytes:
+            return False
+        self._events -= 1
+        self._bytes -= size
+        return True
+
+    def give_back(self, waiting: _Waiting) -> None:
+        """Free the place of an event that is held no longer."""
+        self._events += 1
+        self._bytes += waiting.size
+
+
+class GroupedWriter:
+    """A `Writer` over one log. Make it in a running event loop.
+
+    Args:
+        log: one partition.
+        meters: what is counted.
+        bounds: how much may wait, and for how long.
+        room: shared with the writers of other partitions; by default this is the only one.
+        tell: log when the broker begins or ceases to take events; else somebody else does.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        meters: Meters,
+        bounds: Bounds | None = None,
+        *,
+        room: Room | None = None,
+        tell: bool = True,
+    ) -> None:
         self._log = log
         self._meters = meters
         self._bounds = bounds or Bounds()
+        self._room = room or Room(self._bounds)
+        self._tells = tell
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._trouble: str | None = "the broker was not reached yet"
@@ -79,11 +121,9 @@ class GroupedWriter:
         waiting = _Waiting(event, self._loop.time(), self._loop.create_future(), patient=patient)
         if self._closing:
             raise NotTaken("closing")
-        bounds = self._bounds
-        if len(self._queue) >= bounds.queued_events or self._queued_bytes + waiting.size > bounds.queued_bytes:
-            raise NotTaken("the queue is full")
+        if not self._room.take(waiting.size):
+            raise NotTaken("too much waits already")
         self._queue.append(waiting)
-        self._queued_bytes += waiting.size
         self._wake.set()
         failure = await waiting.outcome
         if failure is not None:
@@ -134,7 +174,6 @@ class GroupedWriter:
             if group and size > bounds.group_bytes:
                 break
             group.append(queue.popleft())
-            self._queued_bytes -= group[-1].size
         return group
 
     async def _append(self, group: Sequence[_Waiting]) -> None:
@@ -147,6 +186,7 @@ class GroupedWriter:
             outcome = "not_taken" if isinstance(failure, NotTaken) else "in_doubt"
             self._meters.append_errors.labels(outcome).inc(len(group))
         for waiting in group:
+            self._room.give_back(waiting)
             waiting.settle(None if failure is None else type(failure)(*failure.args))
 
     async def _carry_out(
@@ -172,7 +212,7 @@ class GroupedWriter:
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the only task that appends
             failure = InDoubt(f"fault: {type(error).__name__}")
         trouble = str(failure) if failure else None
-        if trouble != self._trouble:
+        if self._tells and trouble != self._trouble:
             if trouble is None:
                 _log.info("the broker takes events")
             else:
@@ -185,7 +225,7 @@ class GroupedWriter:
         now, bounds = self._loop.time(), self._bounds
         while self._queue and now - self._queue[0].since > bounds.withdraw_after:
             late = self._queue.popleft()
-            self._queued_bytes -= late.size
+            self._room.give_back(late)
             if late.settle(NotTaken("it waited for too long")):
                 self._meters.append_errors.labels("withdrawn").inc()
         for waiting in group:

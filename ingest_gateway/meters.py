@@ -16,8 +16,18 @@ class Meters:
         self.appended = names.counter(names.APPENDED, registry)
         self.append_seconds = names.histogram(names.APPEND_SECONDS, registry)
         self.append_errors = names.counter(names.APPEND_ERRORS, registry)
+        self.partitions_away = names.gauge(names.PARTITIONS_AWAY, registry)
+        self.producers_failed = names.counter(names.PRODUCERS_FAILED, registry)
         self.in_flight_bytes = names.gauge(names.IN_FLIGHT_BYTES, registry)
         self.shed = names.counter(names.SHED, registry)
+        self.passed = names.counter(names.PASSED, registry)
+        self.passed_seconds = names.histogram(names.PASSED_SECONDS, registry)
+        self.open_streams = names.gauge(names.OPEN_STREAMS, registry)
+        self.mirrored = names.counter(names.MIRRORED, registry)
+        self.token_questions = names.counter(names.TOKEN_QUESTIONS, registry)
+        self.token_seconds = names.histogram(names.TOKEN_SECONDS, registry)
+        self.tokens_cached = names.gauge(names.TOKENS_CACHED, registry)
+        self.token_upstream_away = names.gauge(names.TOKEN_UPSTREAM_AWAY, registry)
 
 
 class RouteMeters:

@@ -29,7 +29,7 @@ class Refused(Exception):  # noqa: N818 - what it is, not that it failed
     """The request itself is at fault; it would be refused again.
 
     Attributes:
-        status: of the answer, 4xx.
+        status: of the answer: 4xx, or 5xx where the server behind the gateway has its part in it.
         body: of the answer: JSON, or empty.
     """
 
@@ -94,6 +94,26 @@ def not_found(path: str) -> Refused:
 def _named(status: int, name: str, message: str) -> Refused:
     document = {"id": str(uuid.uuid4()), "name": name, "message": message, "details": [{"message": message}]}
     return Refused(status, _json(document))
+
+
+def loop() -> Refused:
+    """Refuse what a gateway has passed on already: this one would pass it on again, maybe to itself (508)."""
+    return _named(508, "LoopDetectedError", "A gateway of flagmeter has passed this on already.")
+
+
+def unknown_transfer_coding() -> Refused:
+    """Refuse a body in a transfer coding other than chunks (501)."""
+    return _named(501, "NotImplementedError", "The only transfer coding that passes is chunked.")
+
+
+def server_away() -> Refused:
+    """Say that the server behind the gateway cannot be reached (502)."""
+    return _named(502, "BadGatewayError", "The Unleash server behind this gateway cannot be reached.")
+
+
+def server_late() -> Refused:
+    """Say that the server behind the gateway does not answer in time (504)."""
+    return _named(504, "GatewayTimeoutError", "The Unleash server behind this gateway does not answer in time.")
 
 
 def too_large() -> Refused:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from schemas import edge_tokens
 from schemas.event import Kind
 from schemas.tokens import TokenType
 
@@ -15,13 +16,13 @@ class Route:
     Attributes:
         path: its name, lower case; stands in the event and in metrics.
         kind: which decoder reads its payloads; None where the body is ignored.
-        token_type: what its token must be.
+        token_type: what its token must be; None where none is asked for.
         frontend: called by browsers, so answered with CORS headers.
     """
 
     path: str
     kind: Kind | None
-    token_type: TokenType
+    token_type: TokenType | None
     frontend: bool = False
 
 
@@ -33,14 +34,28 @@ _ALL: Final = (
     Route("/api/frontend/client/metrics", Kind.METRICS, TokenType.FRONTEND, frontend=True),
     Route("/api/frontend/client/register", Kind.REGISTER, TokenType.FRONTEND, frontend=True),
 )
+VALIDATE: Final = Route(edge_tokens.PATH, None, None)
+"""Where an Edge asks for tokens; no SDK posts here."""
 _SLASHES: Final = re.compile("/{2,}")
 
 
 class Routes:
-    """The table of routes."""
+    """The table of routes.
 
-    def __init__(self, *, frontend_api: bool = True) -> None:
-        self._routes = {route.path: route for route in _ALL if frontend_api or not route.frontend}
+    Args:
+        frontend_api: whether the paths for browsers are served.
+        validate: whether the gateway itself says which tokens exist; otherwise a server behind it does.
+        edge_data: whether it takes what an Edge tells about itself; otherwise that is for a server behind it.
+    """
+
+    def __init__(self, *, frontend_api: bool = True, validate: bool = True, edge_data: bool = True) -> None:
+        self._routes = {
+            route.path: route
+            for route in _ALL
+            if (frontend_api or not route.frontend) and (edge_data or route.kind is not None)
+        }
+        if validate:
+            self._routes[VALIDATE.path] = VALIDATE
 
     def find(self, target: str) -> Route | None:
         """Find the route of a request target, exactly as it stands in the request line.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,17 +11,26 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from ingest_gateway import answers
+from ingest_gateway import answers, mirror
 from ingest_gateway.app import Gateway, Limits
 from ingest_gateway.authorize import Tokens
+from ingest_gateway.behind import Behind
 from ingest_gateway.brokers.sqlite import LogFile, SqliteLog
 from ingest_gateway.config import Config
 from ingest_gateway.door import Door
 from ingest_gateway.groups import Bounds, GroupedWriter
+from ingest_gateway.known_tokens import KnownTokens
 from ingest_gateway.meters import Meters
+from ingest_gateway.partitions import PartitionedWriter
+from ingest_gateway.rates import Rates
 from ingest_gateway.refusals import Refused
 from ingest_gateway.routing import Routes
-from ingest_gateway.writer import Log
+from ingest_gateway.token_cache import Lasting
+from ingest_gateway.token_questions import Bounds as QuestionBounds
+from ingest_gateway.token_upstream import HttpUpstream
+from ingest_gateway.writer import Log, Writer
+from schemas import urls
+from schemas.peers import Alone, Peers
 
 _log = structlog.get_logger()
 
@@ -34,6 +43,13 @@ _READ_BUFFER_BYTES: Final = 16 * 1024
 _FINISH_SECONDS: Final = 6.0
 """Longer than any request waits for the broker (4.5 s)."""
 _CLOSE_SECONDS: Final = 10.0
+_LAST_ANSWERS_SECONDS: Final = 1.0
+"""How long kept connections are still served once the port is closed: a busy one ends with its next answer."""
+_FIRST_CONTACT_SECONDS: Final = 3.0
+"""How long the port stays closed for the broker's sake; then 503 and `/readyz` say what is wrong."""
+_LOOK_SECONDS: Final = 0.02
+STOP_SECONDS: Final = _LAST_ANSWERS_SECONDS + 2 * _FINISH_SECONDS + mirror.CLOSE_SECONDS + _CLOSE_SECONDS + 2.0
+"""The longest end once the port is closed: requests, connections, mirror, broker, and what a busy machine adds."""
 _BACKLOG: Final = 2048
 
 
@@ -44,12 +60,12 @@ class Running:
     port: int
     gateway: Gateway
     door: Door
-    writer: GroupedWriter
+    writer: Writer
 
 
-async def serve(config: Config, tokens: Tokens, stop: asyncio.Event) -> None:
+async def serve(config: Config, tokens: Tokens, stop: asyncio.Event, peers: Peers | None = None) -> None:
     """Run the gateway until `stop` is set; what was answered with a 2xx is in the broker when this returns."""
-    async with running(config, tokens) as gateway:
+    async with running(config, tokens, peers=peers) as gateway:
         _log.info("the gateway listens", host=config.host, port=gateway.port)
         await stop.wait()
         _log.info("the gateway ends")
@@ -57,7 +73,12 @@ async def serve(config: Config, tokens: Tokens, stop: asyncio.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Config, tokens: Tokens, *, log: Log | None = None, bounds: Bounds | None = None
+    config: Config,
+    tokens: Tokens,
+    *,
+    log: Log | None = None,
+    bounds: Bounds | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Running]:
     """Open the gateway's port for as long as the block runs.
 
@@ -66,43 +87,115 @@ async def running(
         tokens: the known ones.
         log: what to append to; by default the configured broker.
         bounds: how long an append may wait.
+        peers: the other processes of this gateway; by default there are none.
 
     Raises:
         OSError: the port is in use.
     """
+    peers = peers or Alone()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     meters = Meters(registry)
-    door = Door(max_bytes=config.max_in_flight_bytes, max_requests=config.max_in_flight_requests)
+    door = Door(
+        max_bytes=config.max_in_flight_bytes, max_requests=config.max_in_flight_requests, share=config.max_token_share
+    )
     door.show(meters.in_flight_bytes)
-    writer = GroupedWriter(log or SqliteLog(LogFile(config.broker.path)), meters, bounds)
+    writer = _writer(config, log, meters, bounds)
+    asking = _asking(config, tokens, meters)
+    behind = Behind(config, meters)
+    alone = behind.passing is None
     gateway = Gateway(
-        routes=Routes(frontend_api=config.frontend_api),
-        tokens=tokens,
+        routes=Routes(frontend_api=config.frontend_api, validate=alone, edge_data=alone),
+        tokens=asking or tokens,
+        upstream=asking,
         writer=writer,
         door=door,
+        rates=Rates(rate=config.token_rate, burst=config.burst) if config.token_rate else None,
         limits=Limits(body_bytes=config.max_body_bytes, body_seconds=config.body_seconds),
         meters=meters,
+        peers=peers,
+        passing=behind.passing,
+        mirror=behind.mirror,
     )
-    runner = web.ServerRunner(_Server(gateway.handle, handler_cancellation=True), shutdown_timeout=_FINISH_SECONDS)
+    server = _Server(gateway.handle, handler_cancellation=True)
+    runner = web.ServerRunner(server, shutdown_timeout=_FINISH_SECONDS)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, config.host, config.gateway_port, backlog=_BACKLOG)
+        await _first_contact(writer)
+        site = web.TCPSite(runner, config.host, config.gateway_port, backlog=_BACKLOG, reuse_port=peers.shares_port)
         await site.start()
         yield Running(site.port, gateway, door, writer)
         gateway.draining = True
         await asyncio.sleep(config.unready_seconds)
         await site.stop()
+        behind.end_streams()
+        await _last_answers(server)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_SECONDS):
                 await door.emptied()
+                await behind.emptied()
     finally:
+        behind.abandon()
         await runner.cleanup()
+        gateway.close()
+        await behind.close()
+        if asking is not None:
+            await asking.close()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await writer.close()
         except TimeoutError:
             _log.error("the broker did not answer at the end; nothing that it holds back was acknowledged")
+
+
+async def _first_contact(writer: Writer) -> None:
+    """Wait until the broker takes events, a few seconds at most: a restart answers no 503 then."""
+    await _wait_while(lambda: writer.trouble() is not None, seconds=_FIRST_CONTACT_SECONDS)
+
+
+async def _last_answers(server: web.Server) -> None:
+    """Serve on until no connection is left, for a second at most.
+
+    Each answer says `Connection: close` now. To close a connection that is in use instead would leave its client
+    without an answer for what it just sent, and without a way to tell whether it was taken.
+    """
+    await _wait_while(lambda: bool(server.connections), seconds=_LAST_ANSWERS_SECONDS)
+
+
+async def _wait_while(condition: Callable[[], bool], *, seconds: float) -> None:
+    """Look again and again, for so long at most: nobody tells when either of these changes."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while condition() and loop.time() < until:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _writer(config: Config, log: Log | None, meters: Meters, bounds: Bounds | None) -> Writer:
+    """Choose what appends. Kafka's client is loaded only where it is used: it costs time at the start, and memory."""
+    broker = config.broker
+    if log is not None:
+        return GroupedWriter(log, meters, bounds)
+    if isinstance(broker, urls.KafkaBroker):
+        from ingest_gateway.brokers import kafka, kafka_producer  # noqa: PLC0415 - see above
+
+        cluster = kafka_producer.KafkaCluster(broker, config)
+        return PartitionedWriter(kafka.KafkaTopic(cluster, meters), meters, kafka.bounds(bounds))
+    return GroupedWriter(SqliteLog(LogFile(broker.path)), meters, bounds)
+
+
+def _asking(config: Config, tokens: Tokens, meters: Meters) -> KnownTokens | None:
+    """Put the tokens' upstream behind the file's tokens, where there is one."""
+    if config.tokens_url is None:
+        return None
+    bounds = QuestionBounds(wait=config.tokens_wait_seconds)
+    lasting = Lasting(
+        refresh=config.tokens_refresh_seconds,
+        grace=config.tokens_grace_seconds,
+        unknown=config.tokens_unknown_seconds,
+        entries=config.tokens_cache_entries,
+    )
+    upstream = HttpUpstream(urls.parse_http_server(config.tokens_url), connections=bounds.posts)
+    return KnownTokens(tokens, upstream, lasting, bounds, meters)
 
 
 class _Protocol(web.RequestHandler):

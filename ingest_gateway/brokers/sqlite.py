@@ -86,6 +86,9 @@ class LogFile:
         except (sqlite3.Error, NotTaken) as error:
             self._undo(error)
             raise NotTaken(_reason(error)) from error
+        except Exception as error:
+            self._undo(error)  # a fault of ours must not leave the transaction open
+            raise
         self._commit(connection)
 
     def probe(self) -> None:

@@ -47,11 +47,11 @@ def write_tokens(path: Path, *texts: str) -> None:
 
 
 @contextmanager
-def gateway_process(folder: Path, **settings: str) -> Iterator[GatewayProcess]:
+def gateway_process(folder: Path, *, port: int | None = None, **settings: str) -> Iterator[GatewayProcess]:
     folder.mkdir(exist_ok=True)
     if not (folder / "tokens.json").exists():
         write_tokens(folder / "tokens.json", support.BACKEND_DEV)
-    port = free_port()
+    port = port or free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "ingest_gateway"],
         cwd=ROOT,

@@ -24,19 +24,18 @@ FRONTEND_DEV = "default:development.unit-frontend"
 ADMIN = "*:*.unit-admin"
 SECONDS = 20.0
 
-TABLE = tokens.read(
-    json.dumps(
-        {
-            "tokens": [
-                {"token": BACKEND_DEV, "type": "backend", "projects": ["default"], "environment": "development"},
-                {"token": BACKEND_PROD, "type": "backend", "projects": ["*"], "environment": "production"},
-                {"token": BACKEND_ANY, "type": "backend", "projects": ["*"], "environment": "*"},
-                {"token": FRONTEND_DEV, "type": "frontend", "projects": ["default"], "environment": "development"},
-                {"token": ADMIN, "type": "admin", "projects": ["*"], "environment": "*"},
-            ]
-        }
-    ).encode()
-)
+TOKENS_FILE = json.dumps(
+    {
+        "tokens": [
+            {"token": BACKEND_DEV, "type": "backend", "projects": ["default"], "environment": "development"},
+            {"token": BACKEND_PROD, "type": "backend", "projects": ["*"], "environment": "production"},
+            {"token": BACKEND_ANY, "type": "backend", "projects": ["*"], "environment": "*"},
+            {"token": FRONTEND_DEV, "type": "frontend", "projects": ["default"], "environment": "development"},
+            {"token": ADMIN, "type": "admin", "projects": ["*"], "environment": "*"},
+        ]
+    }
+).encode()
+TABLE = tokens.read(TOKENS_FILE)
 
 WINDOW = {
     "appName": "shop",
@@ -85,8 +84,8 @@ class Connection:
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
         await self.writer.drain()
 
-    async def receive(self, *, head_only: bool = False) -> Reply:
-        async with asyncio.timeout(SECONDS):
+    async def receive(self, *, head_only: bool = False, seconds: float = SECONDS) -> Reply:
+        async with asyncio.timeout(seconds):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.split("\r\n")[:-2]
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

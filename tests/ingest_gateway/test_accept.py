@@ -66,6 +66,18 @@ def test_a_window_without_bucket_has_no_start() -> None:
     assert accepted("/api/client/metrics", b'{"appName":"a"}').headers.start is None
 
 
+@pytest.mark.parametrize("start", ["9999-12-31T23:59:59Z", -8_640_000_000_000_000, "0001-01-01T00:00:00Z"])
+def test_a_start_that_no_header_holds_is_left_out_and_the_window_taken(start: object) -> None:
+    body = json.dumps({"appName": "a", "bucket": {"start": start, "stop": 0, "toggles": {}}}).encode()
+    assert accepted("/api/client/metrics", body).headers.start is None
+
+
+@pytest.mark.parametrize("start", ["1678-01-01T00:00:00Z", "2261-12-31T23:59:59Z"])
+def test_every_start_within_64_bits_is_kept(start: str) -> None:
+    body = json.dumps({"appName": "a", "bucket": {"start": start, "stop": 0, "toggles": {}}}).encode()
+    assert accepted("/api/client/metrics", body).headers.start is not None
+
+
 def test_a_bulk_post_is_keyed_by_its_posters_headers() -> None:
     path = "/api/client/metrics/bulk"
     made = accepted(path, json.dumps(support.BULK).encode(), unleash_appname="unleash-edge", unleash_connection_id="E1")

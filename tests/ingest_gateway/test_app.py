@@ -73,7 +73,7 @@ async def test_empty_windows_and_impact_metrics_alone_are_in_the_log_too(tmp_pat
         ("/api/client/features", "GET"),
         ("/api/frontend", "POST"),
         ("/healthz", "POST"),
-        ("/edge/validate", "POST"),
+        ("/edge/validate", "GET"),
     ],
 )
 async def test_everything_else_is_404_in_unleashs_shape(path: str, method: str, tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ async def test_a_fault_of_ours_ends_no_writer() -> None:
         assert await outcome(found.append("two")) is None
 
 
-@pytest.mark.parametrize("bounds", [Bounds(queued_events=2), Bounds(queued_bytes=2 * 520)])
-async def test_a_full_queue_refuses_at_once(bounds: Bounds) -> None:
+@pytest.mark.parametrize("bounds", [Bounds(held_events=3), Bounds(held_bytes=3 * 525)])
+async def test_what_would_be_too_much_to_hold_is_refused_at_once(bounds: Bounds) -> None:
     async with writing(bounds) as found:
         found.log.gate.clear()
         waiting = [found.append("first")]

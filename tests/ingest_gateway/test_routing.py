@@ -1,6 +1,7 @@
 import pytest
 
 from ingest_gateway.routing import Routes, path_of
+from schemas.event import Kind
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,16 @@ def test_the_frontend_paths_can_be_switched_off_alone() -> None:
     routes = Routes(frontend_api=False)
     assert routes.find("/api/frontend/client/metrics") is None
     assert routes.find("/api/frontend/client/register") is None
-    assert len(routes.all()) == 4
+    assert len(routes.all()) == 5
     assert routes.find("/api/client/metrics") is not None
 
 
 def test_a_path_has_one_spelling() -> None:
     assert path_of("//HealthZ/?now") == "/healthz"
+
+
+def test_what_a_server_behind_takes_is_no_route_of_ours() -> None:
+    routes = Routes(validate=False, edge_data=False)
+    assert routes.find("/edge/validate") is None
+    assert routes.find("/api/client/metrics/edge") is None
+    assert {route.kind for route in routes.all()} == set(Kind)

@@ -13,6 +13,7 @@ from ingest_gateway.config import Config
 from ingest_gateway.server import running, serve
 from tests.ingest_gateway import support
 from tests.ingest_gateway.support import ScriptedLog, ask, connect, gateway, headers_for, locked, window
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 
@@ -92,6 +93,58 @@ async def test_what_is_in_flight_at_the_end_is_answered(tmp_path: Path) -> None:
     assert log.closed
     with pytest.raises(OSError, match=r"refused|failed"):
         await ask(found.port)
+
+
+async def test_a_kept_connection_that_is_used_at_the_end_is_answered_and_closed(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    started = asyncio.get_running_loop().create_future()
+
+    async def serving() -> None:
+        async with running(Config(data_dir=tmp_path, gateway_port=0), support.TABLE, log=ScriptedLog()) as found:
+            started.set_result(found)
+            await stop.wait()
+
+    service = asyncio.create_task(serving())
+    found = await started
+    await until(lambda: found.writer.trouble() is None)
+    async with connect(found.port) as kept:
+        await kept.send("POST", "/api/client/metrics", headers_for(), window("before"))
+        assert (await kept.receive()).headers.get("connection") is None
+        stop.set()
+        await until(lambda: found.gateway.draining)
+        await kept.send("POST", "/api/client/metrics", headers_for(), window("during"))
+        last = await kept.receive()
+        assert (last.status, last.headers["connection"]) == (202, "close")
+        assert await kept.ended() == b""
+    await service
+
+
+async def test_the_port_opens_once_the_broker_takes_events(tmp_path: Path) -> None:
+    log = ScriptedLog()
+    log.gate.clear()
+    port = free_port()
+    config = Config(data_dir=tmp_path, gateway_port=port)
+    stop = asyncio.Event()
+
+    async def serving() -> None:
+        async with running(config, support.TABLE, log=log):
+            await stop.wait()
+
+    service = asyncio.create_task(serving())
+    await until(lambda: log.probes == 1)
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await ask(port)
+    log.gate.set()
+
+    async def answers() -> bool:
+        try:
+            return (await ask(port)).status == 202
+        except OSError:
+            return False
+
+    await until(answers)
+    stop.set()
+    await service
 
 
 async def test_readiness_fails_before_the_port_is_closed(tmp_path: Path) -> None:

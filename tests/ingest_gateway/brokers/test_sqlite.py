@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ingest_gateway.brokers.sqlite import LogFile, SqliteLog
@@ -202,6 +203,16 @@ def test_an_error_before_the_commit_is_not_taken_and_the_file_is_opened_anew(fil
     break_it(file, "INSERT", sqlite3.SQLITE_IOERR_READ)
     with pytest.raises(NotTaken):
         file.append(events("during"))
+    file.append(events("after"))
+    assert rows(path) == [b"before", b"after"]
+
+
+def test_an_event_that_cannot_be_packed_costs_no_later_group(file: LogFile, path: Path) -> None:
+    file.append(events("before"))
+    (broken,) = events("broken")
+    far = msgspec.structs.replace(broken, headers=msgspec.structs.replace(broken.headers, start=2**70))
+    with pytest.raises(OverflowError):
+        file.append([*events("with it"), far])
     file.append(events("after"))
     assert rows(path) == [b"before", b"after"]
 
