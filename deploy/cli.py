@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -35,7 +35,7 @@ class Documented(click.Command):
         found = {}
         for cls in configs.classes(self.config_module):
             if self.config_class in {"", cls.__name__}:
-                for name, field in cls.model_fields.items():
+                for name, field in configs.fields(cls):
                     text, default = (field.description or "").rstrip("."), configs.default(field)
                     found[configs.variable(cls, name)] = f"{text}. Default: {default}." if default else f"{text}."
         return found | {logs.LEVEL_VARIABLE: configs.OTHERS[logs.LEVEL_VARIABLE]}
@@ -169,24 +169,42 @@ def store(data_dir: Path | None, port: int | None) -> None:
 
 
 @main.command(cls=Documented, config_module="deploy.config", config_class="MigrateConfig")
-@click.option("--status", is_flag=True, help="Only list the migrations and how each stands.")
-@click.option("--dry-run", is_flag=True, help="Only print the SQL that would be sent.")
-@click.option("--partitions", type=click.IntRange(1), default=1, show_default=True, help="Partitions of the log.")
 @click.option(
-    "--replication", type=click.IntRange(1), default=1, show_default=True, help="Copies of the log, for Kafka."
+    "--status", is_flag=True, help="Only say what the topic is like, and list the migrations and how each stands."
+)
+@click.option("--dry-run", is_flag=True, help="Only print the SQL that would be sent, and what the topic would get.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1),
+    help="Partitions of the log. Default: as many as there are; 6 for a new topic in Kafka, 1 for the embedded log.",
+)
+@click.option("--replication", type=click.IntRange(1), help="Copies of a new topic in Kafka. Default: 1.")
+@click.option(
+    "--alter-topic",
+    is_flag=True,
+    help="Change a topic that is there: set what is unsafe, and add partitions up to --partitions.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait for the store to answer."
+    "--wait",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for Kafka, and then for the store, to answer.",
 )
-def migrate(*, status: bool, dry_run: bool, partitions: int, replication: int, wait: float) -> None:
+def migrate(
+    *, status: bool, dry_run: bool, partitions: int | None, replication: int | None, alter_topic: bool, wait: float
+) -> None:
     """Make the tables in ClickHouse and the log of the broker, or bring them to this version.
 
-    Numbered SQL files are applied in order, each once. Run it before a new version's services start; running it
-    again, or twice at once, is harmless. `flagmeter up` does it by itself.
+    Numbered SQL files are applied in order, each once. Kafka's topic is made where it is missing. One that is there is
+    checked, and changed only with --alter-topic; its other settings stay. Run it before a new version's services start;
+    running it again, or twice at once, is harmless. `flagmeter up` does it by itself.
 
     \b
     Examples:
       FLAGMETER_CLICKHOUSE_URL=http://user:password@clickhouse:8123/flagmeter  flagmeter migrate
+      FLAGMETER_BROKER_URL=kafka://b1:9092,b2:9092/flagmeter.metrics \\
+        flagmeter migrate --partitions 6 --replication 3
       flagmeter migrate --status
     """  # noqa: D301 - click's own mark: these lines are not to be wrapped
     from deploy import logs, migrate_command, settings  # noqa: PLC0415 - as above
@@ -195,7 +213,9 @@ def migrate(*, status: bool, dry_run: bool, partitions: int, replication: int, w
     config = settings.load(MigrateConfig)
     logs.configure("migrate")
     with _failing_clearly():
-        job = migrate_command.Job(config, partitions=partitions, replication=replication, wait_seconds=wait)
+        job = migrate_command.Job(
+            config, partitions=partitions, replication=replication, alter_topic=alter_topic, wait_seconds=wait
+        )
         if status:
             job.status(_say)
         elif dry_run:
@@ -204,8 +224,128 @@ def migrate(*, status: bool, dry_run: bool, partitions: int, replication: int, w
             job.run(_say)
 
 
+@main.command(cls=Documented, config_module="deploy.tool_config", config_class="LogToolConfig")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
+@click.option("--repair", is_flag=True, help="Settle holes out of the log first, and say what was done.")
+@click.option(
+    "--accept-loss",
+    metavar="TOPIC/PARTITION",
+    help="Let a stopped partition go on without what is lost; TOPIC is the log's id, as the table names it.",
+)
+@click.option(
+    "--count-again",
+    is_flag=True,
+    help="With --accept-loss, where it says `declared_too_long_ago`: count that batch, maybe for the second time.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before --accept-loss gives anything up.")
+def audit(*, as_json: bool, repair: bool, accept_loss: str | None, count_again: bool, yes: bool) -> None:
+    """Prove that every record is counted once, from the markers in the store.
+
+    Each batch left a marker beside its counts. A hole between markers is a loss, a marker that is there twice is a
+    duplicate. The exit status is 0 only when there is neither. Workers may go on meanwhile: nothing is changed, unless
+    --repair or --accept-loss is given.
+
+    --repair reads what is missing out of the log once more and stores it; harmless to repeat, and when two run at
+    once. --accept-loss says what would be given up, asks, and needs the aggregators to be stopped.
+
+    \b
+    Examples:
+      flagmeter audit
+      flagmeter audit --repair
+      FLAGMETER_BROKER_URL=kafka://b1:9092/flagmeter.metrics \\
+      FLAGMETER_CLICKHOUSE_URL=http://user:password@clickhouse:8123/flagmeter  flagmeter audit --json
+    """  # noqa: D301 - click's own mark: these lines are not to be wrapped
+    if count_again and not accept_loss:
+        raise click.UsageError("--count-again belongs to --accept-loss")
+    if repair and accept_loss:
+        raise click.UsageError("give --repair and --accept-loss one after the other")
+    from deploy import logs, settings  # noqa: PLC0415 - as above
+    from deploy.audit import show  # noqa: PLC0415
+    from deploy.audit.command import FAILURES, Auditor  # noqa: PLC0415
+    from deploy.tool_config import LogToolConfig  # noqa: PLC0415
+
+    auditor = Auditor(settings.load(LogToolConfig))
+    os.environ.setdefault(logs.LEVEL_VARIABLE, "warning")  # what is done is said in sentences
+    logs.configure("audit")
+
+    def confirm(sentences: Sequence[str]) -> bool:
+        for sentence in sentences:
+            _complain(sentence)
+        return yes or click.confirm("Do it?", err=True)
+
+    with _failing_clearly(*FAILURES):
+        if accept_loss:
+            accepted = auditor.accept(accept_loss, count_again=count_again, confirm=confirm, say=_complain)
+            sys.exit(0 if asyncio.run(accepted) else 1)
+        report = asyncio.run(auditor.repair(_complain) if repair else auditor.audit())
+    if as_json:
+        _say(show.as_json(report))
+    else:
+        show.show(report)
+    sys.exit(0 if report.exact else 1)
+
+
+@main.command(cls=Documented, config_module="deploy.tool_config", config_class="StoreToolConfig")
+@click.option("--reason", "reasons", multiple=True, help="Only what was set aside for this reason; may be repeated.")
+@click.option("--since", type=click.DateTime(), help="Only what came at this time (UTC) or later.")
+@click.option("--project", help="Only of this project.")
+@click.option("--environment", help="Only of this environment; `*` where a token leaves it to each entry.")
+@click.option("--limit", type=click.IntRange(1), help="Replay at most so many rows.")
+@click.option("--partial", is_flag=True, help="Also rows of which only a part can be counted; the rest is given up.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be counted.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
+def replay(
+    *,
+    reasons: tuple[str, ...],
+    since: datetime | None,
+    project: str | None,
+    environment: str | None,
+    limit: int | None,
+    partial: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put rejected rows back after a fix, each once.
+
+    What could not be stored stands in the table `rejected` for 35 days, with its reason. This reads it again by the
+    rules of this version and counts what can be counted now. A row that was replayed is never replayed again, whatever
+    the options, also when two replays run at once or one is killed. What still cannot be stored stays.
+
+    The exit status is 0 when nothing stayed, else 1.
+
+    \b
+    Examples:
+      flagmeter replay --dry-run
+      flagmeter replay --reason name_too_long --since 2026-11-01
+    """  # noqa: D301 - click's own mark: these lines are not to be wrapped
+    from deploy import logs, settings  # noqa: PLC0415 - as above
+    from deploy.replay import command  # noqa: PLC0415
+    from deploy.replay.source import Filter  # noqa: PLC0415
+    from deploy.tool_config import StoreToolConfig  # noqa: PLC0415
+
+    config = settings.load(StoreToolConfig)
+    os.environ.setdefault(logs.LEVEL_VARIABLE, "warning")  # what is done is said in sentences
+    logs.configure("replay")
+    wanted = Filter(reasons, since.replace(tzinfo=UTC) if since else None, project, environment)
+    with _failing_clearly(*command.FAILURES):
+        job = command.Job(config, wanted, limit=limit, partial=partial, dry_run=dry_run)
+        done = asyncio.run(job.run())
+    if as_json:
+        _say(command.as_json(done, dry_run=dry_run))
+    else:
+        command.show(done, dry_run=dry_run)
+    sys.exit(1 if done.stays else 0)
+
+
 @main.command()
-@click.option("--url", default="http://127.0.0.1:4242", show_default=True, help="The gateway.")
+@click.option(
+    "--url",
+    "urls",
+    default=["http://127.0.0.1:4242"],
+    show_default=True,
+    multiple=True,
+    help="The gateway; given several times, they are posted to in turn.",
+)
 @click.option("--token", envvar="FLAGMETER_TOKEN", help="A backend token; better given as FLAGMETER_TOKEN.")
 @click.option("--payloads", type=click.IntRange(1), default=1000, show_default=True, help="How many to post.")
 @click.option("--apps", type=click.IntRange(1, 99), default=4, show_default=True, help="Applications.")
@@ -230,7 +370,7 @@ def migrate(*, status: bool, dry_run: bool, partitions: int, replication: int, w
 @click.option("--json", "as_json", is_flag=True, help="Print every total as JSON instead of a table.")
 def send(
     *,
-    url: str,
+    urls: tuple[str, ...],
     token: str | None,
     until: datetime | None,
     payloads: int,
@@ -253,7 +393,7 @@ def send(
     """  # noqa: D301 - click's own mark: these lines are not to be wrapped
     if not token:
         raise click.UsageError("a backend token is needed: set FLAGMETER_TOKEN, or give --token")
-    if not url.startswith(("http://", "https://")):
+    if not all(url.startswith(("http://", "https://")) for url in urls):
         raise click.BadParameter("begins with http:// or https://", param_hint="--url")
     import secrets  # noqa: PLC0415 - as above
 
@@ -274,7 +414,7 @@ def send(
             post(
                 fleet,
                 sent,
-                url=url,
+                urls=urls,
                 token=token,
                 payloads=payloads,
                 rate=rate,
@@ -307,13 +447,14 @@ def _complain(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _failing_clearly() -> Iterator[None]:
+def _failing_clearly(*more: type[Exception]) -> Iterator[None]:
     """Turn what a person can mend into one sentence and exit status 1."""
-    from deploy.migrations import RefusedMigrationError, StoreAwayError  # noqa: PLC0415 - as above
+    from deploy.migrations import BrokerAwayError, RefusedMigrationError, StoreAwayError  # noqa: PLC0415 - as above
 
+    failures: tuple[type[Exception], ...] = (BrokerAwayError, StoreAwayError, RefusedMigrationError, *more)
     try:
         yield
-    except (StoreAwayError, RefusedMigrationError) as error:
+    except failures as error:
         _complain(str(error))
         sys.exit(1)
 

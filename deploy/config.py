@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from schemas import urls
+from schemas.clickhouse import ClickHouseSettings
+from schemas.kafka import KafkaSettings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 _BROKER: Final = (
-    "The broker: `sqlite:///relative/path`, `sqlite:////absolute/path`. Unset: `broker.db` in the data directory"
+    "The broker: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `kafka://host:port,host:port/topic`. "
+    "Unset: `broker.db` in the data directory"
 )
 _CLICKHOUSE: Final = "ClickHouse: `http[s]://[user:password@]host[:port]/database`"
 _FLUSH: Final = "The longest time a batch stays open, in seconds"
@@ -29,7 +32,7 @@ def _checked_clickhouse(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
-class UpConfig(BaseSettings):
+class UpConfig(KafkaSettings, ClickHouseSettings):
     """What `flagmeter up` starts, and where it keeps it."""
 
     model_config = SettingsConfigDict(env_prefix="FLAGMETER_", frozen=True, env_ignore_empty=True)
@@ -48,13 +51,20 @@ class UpConfig(BaseSettings):
     tokens_file: Path | None = Field(
         None, description="The tokens; made by `up` where it is missing. Unset: `tokens.json` in the data directory"
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes of the gateway and of the query API, each; "
+        "of the aggregator, too, where the broker has more than the embedded one's single partition",
+    )
     flush_seconds: float = Field(1.0, gt=0, le=60, description=_FLUSH)
 
     _broker = field_validator("broker_url")(_checked_broker)
     _clickhouse = field_validator("clickhouse_url")(_checked_clickhouse)
 
 
-class MigrateConfig(BaseSettings):
+class MigrateConfig(KafkaSettings, ClickHouseSettings):
     """Where `flagmeter migrate` makes what is missing."""
 
     model_config = SettingsConfigDict(env_prefix="FLAGMETER_", frozen=True, env_ignore_empty=True)

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 MODULES: Final[Mapping[str, str]] = {
     "deploy.config": "`flagmeter up` and `flagmeter migrate`",
+    "deploy.tool_config": "`flagmeter audit` and `flagmeter replay`",
     "ingest_gateway.config": "Gateway",
     "aggregator.config": "Aggregator",
     "query_api.config": "Query API",
@@ -26,7 +27,11 @@ OTHERS: Final[Mapping[str, str]] = {
     "FLAGMETER_TOKEN": "The token that `flagmeter send` posts with, where `--token` is not given.",
     "FLAGMETER_REQUIRE_ALL": "For tests: 1 makes a test fail whose real part (an engine, a browser) is missing, "
     "where it would be skipped otherwise.",
-    "FLAGMETER_SUPERVISOR_PID": "Set by `flagmeter up` for the processes that it starts, so that they end with it.",
+    "FLAGMETER_TEST_KAFKA": "For tests: the `host:port` of a Kafka to use, in place of one that they start themselves.",
+    "FLAGMETER_SUPERVISOR_PID": "Set by `flagmeter up`, and by a service of several workers, for the processes that it "
+    "starts, so that they end with it.",
+    "FLAGMETER_WORKER": "Set by a service of several workers for each: its number.",
+    "FLAGMETER_WORKERS_DIR": "Set by a service of several workers for each: their private folder.",
 }
 """Variables that are read outside of a settings class."""
 
@@ -50,6 +55,12 @@ def every() -> Iterator[tuple[str, type[BaseSettings]]]:
     for module, heading in MODULES.items():
         for cls in classes(module):
             yield heading, cls
+
+
+def fields(cls: type[BaseSettings]) -> list[tuple[str, FieldInfo]]:
+    """Give a class's settings in the order to show them: its own first, then what it shares with other services."""
+    own = [name for name in cls.model_fields if name in cls.__annotations__]
+    return [(name, cls.model_fields[name]) for name in dict.fromkeys([*own, *cls.model_fields])]
 
 
 def variable(cls: type[BaseSettings], field: str) -> str:

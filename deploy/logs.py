@@ -16,6 +16,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LEVEL_VARIABLE: Final = "FLAGMETER_LOG_LEVEL"
+WORKER_VARIABLE: Final = "FLAGMETER_WORKER"
+"""Set for each of several workers of a service: its number."""
 DEFAULT_LEVEL: Final = "info"
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -37,7 +39,7 @@ def configure(service: str) -> None:
     """Set up structlog, and the standard library's loggers through it.
 
     Args:
-        service: named in every line.
+        service: named in every line; beside it stands the worker's number where there are several.
 
     Raises:
         SystemExit: with status 2, when FLAGMETER_LOG_LEVEL is not a level.
@@ -105,8 +107,12 @@ def _redacted(value: Any) -> Any:
 
 
 def _naming(service: str) -> Processor:
+    worker = os.environ.get(WORKER_VARIABLE, "")
+    names = {"service": service, **({"worker": int(worker)} if worker.isdecimal() else {})}
+
     def name(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event.setdefault("service", service)
+        for key, value in names.items():
+            event.setdefault(key, value)
         return event
 
     return name

@@ -14,6 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from deploy import migrations
 from deploy.migrations import Migration, RefusedMigrationError, StoreAwayError
+from schemas.clickhouse import client_options, wrong_setting
 from schemas.tables import EVALUATIONS, REJECTED
 from schemas.urls import ClickHouse
 
@@ -79,7 +80,7 @@ def connect(
 
     Raises:
         StoreAwayError: no answer in time.
-        RefusedMigrationError: it answers, but refuses the user.
+        RefusedMigrationError: it answers, but refuses the user, or TLS does not fit.
     """
     where = f"{'https' if clickhouse.secure else 'http'}://{clickhouse.host}:{clickhouse.port}"
     deadline = time.monotonic() + wait_seconds
@@ -87,11 +88,7 @@ def connect(
     while True:
         try:
             return clickhouse_connect.get_client(
-                host=clickhouse.host,
-                port=clickhouse.port,
-                username=clickhouse.user,
-                password=clickhouse.password,
-                interface="https" if clickhouse.secure else "http",
+                **client_options(clickhouse),
                 database="",
                 autogenerate_session_id=False,  # a session would make two statements wait for each other
                 connect_timeout=5,
@@ -102,6 +99,9 @@ def connect(
                     f"the store at {where} refuses the user {clickhouse.user or 'without name'!r}: "
                     "give user and password in FLAGMETER_CLICKHOUSE_URL"
                 ) from error
+            reason = wrong_setting(error)
+            if reason is not None:
+                raise RefusedMigrationError(f"{where}: {reason} ({_root(error)})") from error
             now = time.monotonic()
             if now >= deadline:
                 raise StoreAwayError(
@@ -188,6 +188,13 @@ def _rows(client: Client, query: str, parameters: dict[str, Any]) -> list[tuple[
         return [tuple(row) for row in client.query(query, parameters=parameters).result_rows]
     except DatabaseError as error:
         raise RefusedMigrationError(f"the store refuses to say what it holds: {_first_line(error)}") from error
+
+
+def _root(error: BaseException) -> str:
+    """Give the text of what the driver's errors were made from: theirs hold whole URLs."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return str(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -28,6 +28,10 @@ class StoreAwayError(Exception):
     """The store did not answer in time; says where it was looked for."""
 
 
+class BrokerAwayError(Exception):
+    """Kafka did not answer in time; says where it was looked for, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One file: its number, its name, and its text before anything is filled in."""

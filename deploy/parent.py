@@ -1,4 +1,4 @@
-"""A child of `flagmeter up` ends with it, even when `up` is killed and can tell nobody."""
+"""A child ends with the process that supervises it, even when that one is killed and can tell nobody."""
 
 import asyncio
 import ctypes
@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 VARIABLE: Final = "FLAGMETER_SUPERVISOR_PID"
-"""Set by `up` for its children: the process that they end with."""
+"""Set for the children of `up`, and for workers: the process that they end with."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_SECONDS: Final = 1.0

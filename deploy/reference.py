@@ -41,7 +41,7 @@ def _settings() -> str:
     for heading, cls in configs.every():
         title = f"{heading}: {cls.__name__}" if len(list(_siblings(cls))) > 1 else heading
         lines += ["", f"## {title}", "", "| variable | default | meaning |", "|---|---|---|"]
-        for name, field in cls.model_fields.items():
+        for name, field in configs.fields(cls):
             shown = configs.default(field)
             text = _cell(field.description or "")
             lines.append(f"| `{configs.variable(cls, name)}` | {f'`{shown}`' if shown else ''} | {text} |")
@@ -96,12 +96,17 @@ def _metrics() -> str:
         "Each service shows its own under `/metrics`, in Prometheus' text format. No label holds a token, a flag or an",
         "app: their number would grow with the fleet.",
         "",
-        "| metric | kind | labels | meaning |",
-        "|---|---|---|---|",
+        "Where a service runs several workers, each of them shows one page for all: counters and histograms summed,",
+        "also over those that died; gauges of those that run now, as the fourth column says; and `process_…` of each,",
+        "with the label `worker`.",
+        "",
+        "| metric | kind | labels | of several workers | meaning |",
+        "|---|---|---|---|---|",
     ]
     for metric in metric_names.ALL:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.help)} |")
+        together = {"sum": "the sum", "max": "the largest"}[metric.over_workers]
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {together} | {_cell(metric.help)} |")
     return "\n".join(lines) + "\n"
 
 

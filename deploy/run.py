@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -26,8 +27,19 @@ def until_signalled(service: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         The exit status: 0 when the service ended, 1 when it failed (the reason is in the log).
     """
     followed = parent.follow()
+    _allow_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(service, followed))
+
+
+def _allow_files() -> None:
+    """Raise the soft limit of open files to the hard one: a connection is a file, and 1,024 is a common default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:  # some systems name a hard limit that they do not grant
+            _log.warning("the limit of open files stays", soft=soft, hard=hard, why=str(error))
 
 
 async def _run(service: Callable[[asyncio.Event], Awaitable[None]], followed: int | None) -> int:

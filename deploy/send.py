@@ -5,7 +5,7 @@ Like an SDK that loses its window when a post fails, it never posts a payload tw
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
@@ -73,7 +73,7 @@ async def send(
     fleet: Fleet,
     sent: Sent,
     *,
-    url: str,
+    urls: Sequence[str],
     token: str,
     payloads: int,
     rate: float = 0.0,
@@ -88,7 +88,7 @@ async def send(
         fleet: whose.
         sent: is filled in; handed in so that a run that is cancelled leaves what it has, with the posts that were
             under way as doubtful.
-        url: of the gateway, without a path.
+        urls: of the gateways, without a path; they are posted to in turn.
         token: a backend token.
         payloads: how many.
         rate: payloads a second; 0 is as fast as they are answered.
@@ -98,6 +98,7 @@ async def send(
         sleep: waits so many seconds.
     """
     numbers = iter(range(payloads))
+    gateways = [url.rstrip("/") for url in urls]
     began = clock()
 
     async def post_some(session: aiohttp.ClientSession) -> None:
@@ -108,7 +109,7 @@ async def send(
                     await sleep(early)
             payload = fleet.payload(number)
             try:
-                verdict, reason = await _post(session, url.rstrip("/"), token, payload)
+                verdict, reason = await _post(session, gateways[number % len(gateways)], token, payload)
             except asyncio.CancelledError:
                 sent.note(payload, Verdict.DOUBTFUL, "interrupted")
                 raise

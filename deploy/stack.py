@@ -10,6 +10,7 @@ from urllib.parse import quote
 from deploy.config import UpConfig
 from deploy.ports import Wanted
 from deploy.supervisor import Service
+from schemas import urls
 
 STORE_HOST: Final = "127.0.0.1"
 STORE_USER: Final = "service"
@@ -66,7 +67,11 @@ def plan(config: UpConfig, *, data_dir: Path, tokens_file: Path, secret: str) ->
         "FLAGMETER_CLICKHOUSE_URL": clickhouse_url,
         "FLAGMETER_TOKENS_FILE": str(tokens_file),
         "FLAGMETER_FLUSH_SECONDS": str(config.flush_seconds),
+        "FLAGMETER_WORKERS": str(config.workers),
     }
+    # The embedded broker has one partition: a second aggregator would stand by for good.
+    embedded = isinstance(urls.parse_broker(broker_url), urls.SqliteBroker)
+    of_aggregator = shared | ({"FLAGMETER_WORKERS": "1"} if embedded else {})
     store = None
     wanted = []
     if config.clickhouse_url is None:
@@ -79,7 +84,7 @@ def plan(config: UpConfig, *, data_dir: Path, tokens_file: Path, secret: str) ->
     ]
     services = (
         _service("gateway", "ingest_gateway", config.host, config.gateway_port, shared, stop_seconds=15),
-        _service("aggregator", "aggregator", config.host, config.aggregator_port, shared, stop_seconds=20),
+        _service("aggregator", "aggregator", config.host, config.aggregator_port, of_aggregator, stop_seconds=20),
         _service("query-api", "query_api", config.host, config.query_port, shared, stop_seconds=5),
     )
     return Stack(store, services, broker_url, clickhouse_url, tuple(wanted))

@@ -12,7 +12,7 @@ import structlog
 from deploy import broker_file, data_dir, fresh_tokens, ports, probe, stack
 from deploy.config import UpConfig
 from deploy.data_dir import DataDirError
-from deploy.migrations import RefusedMigrationError, StoreAwayError
+from deploy.migrations import BrokerAwayError, RefusedMigrationError, StoreAwayError
 from deploy.stack import Stack
 from deploy.supervisor import Backoff, Child, Service, StartFailedError
 from schemas import urls
@@ -26,6 +26,10 @@ _KILLED: Final = 130
 """The shell's status for a process that Ctrl-C ended."""
 
 Say = Callable[[str], None]
+
+
+def _say_step(line: str) -> None:
+    _log.info("migrate", step=line)
 
 
 class UpError(Exception):
@@ -49,7 +53,14 @@ def run(config: UpConfig, *, say: Say, complain: Say, backoff: Backoff | None = 
         with data_dir.claimed(home):
             laid_out = _prepare(config, home, say)
             return asyncio.run(_Up(laid_out, config, say, backoff).run())
-    except (UpError, DataDirError, StartFailedError, StoreAwayError, RefusedMigrationError) as error:
+    except (
+        UpError,
+        DataDirError,
+        StartFailedError,
+        BrokerAwayError,
+        StoreAwayError,
+        RefusedMigrationError,
+    ) as error:
         complain(str(error))
         return _FAILED
 
@@ -153,20 +164,28 @@ class _Up:
     def _migrate(self) -> None:
         from deploy import migrate  # noqa: PLC0415 - its driver takes a while to load; the store is started first
 
-        broker = urls.parse_broker(self._stack.broker_url)
-        if isinstance(broker, urls.SqliteBroker):
-            broker_file.make(broker.path)
         migrate.run(
-            urls.parse_clickhouse(self._stack.clickhouse_url),
-            partitions=1,
+            self._config.clickhouse(self._stack.clickhouse_url),
+            partitions=self._make_log(),
             flush_seconds=self._config.flush_seconds,
-            say=lambda line: _log.info("migrate", step=line),
+            say=_say_step,
             pause=self._pause,
         )
 
+    def _make_log(self) -> int:
+        """Make the log where it is missing, else check it; gives its number of partitions."""
+        broker = urls.parse_broker(self._stack.broker_url)
+        if isinstance(broker, urls.SqliteBroker):
+            broker_file.make(broker.path)
+            return 1
+        from deploy import broker_topic  # noqa: PLC0415 - aiokafka is loaded where there is a Kafka
+
+        place = broker_topic.Place(broker, self._config, say=_say_step, pause=self._pause)
+        return broker_topic.bring(place, broker_topic.Wish())
+
     def _pause(self, seconds: float) -> None:
         if self._no_more.wait(seconds):
-            raise StoreAwayError("stopped before the store answered")
+            raise StoreAwayError("stopped before everything that is needed answered")
 
     async def _stop(self) -> None:
         for service in self._stack.stopping:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from query_api import access, middlewares, parameters, problems, reply, results
 from query_api.access import Tokens
@@ -25,6 +25,7 @@ from query_api.shape import TooLargeError
 from query_api.store import Store
 from schemas import metric_names
 from schemas.answers import FeatureEvaluations, ProjectEvaluations, Summary
+from schemas.peers import Alone, Peers, Report
 
 Result = FeatureEvaluations | ProjectEvaluations | Summary
 Compute = Callable[[Store, str, str, Query], Awaitable[Result]]
@@ -69,8 +70,16 @@ ENDPOINTS: Final = {
 """By path. Both kinds of evaluations are totals: Unleash's SDKs name no users, so there are no unique ones."""
 
 
-def build(config: Config, store: Store, tokens: Tokens, clock: Clock) -> web.Application:
-    """Build the application; it holds no connection of its own, and `store` is closed by the caller."""
+def build(config: Config, store: Store, tokens: Tokens, clock: Clock, peers: Peers | None = None) -> web.Application:
+    """Build the application; it holds no connection of its own, and `store` is closed by the caller.
+
+    Args:
+        config: the settings.
+        store: answers the questions.
+        tokens: the known ones.
+        clock: where time comes from.
+        peers: the other processes of the query API; by default there are none.
+    """
     registry = CollectorRegistry()
     service = _Service(
         store=store,
@@ -83,6 +92,7 @@ def build(config: Config, store: Store, tokens: Tokens, clock: Clock) -> web.App
             clock=clock.monotonic,
         ),
         registry=registry,
+        peers=peers or Alone(),
     )
     app = web.Application(
         middlewares=[
@@ -104,13 +114,21 @@ class _Service:
     """The handlers, and what they share."""
 
     def __init__(
-        self, *, store: Store, tokens: Tokens, clock: Clock, cache: ResultCache, registry: CollectorRegistry
+        self,
+        *,
+        store: Store,
+        tokens: Tokens,
+        clock: Clock,
+        cache: ResultCache,
+        registry: CollectorRegistry,
+        peers: Peers,
     ) -> None:
         self._store = store
         self._tokens = tokens
         self._clock = clock
         self._cache = cache
-        self._registry = registry
+        self._peers = peers
+        peers.introduce(self._report, registry)
         self._lookups = metric_names.counter(metric_names.CACHE, registry)
 
     def handler(self, endpoint: _Endpoint) -> Handler:
@@ -142,9 +160,12 @@ class _Service:
         self._lookups.labels(outcome).inc()
         return found, outcome
 
+    async def _report(self) -> Report:
+        return Report(unready=tuple(await self._store.faults()))
+
     async def ready(self, _: web.Request) -> web.StreamResponse:
         """Say whether questions can be answered, and if not, why."""
-        reasons = await self._store.faults()
+        reasons = (await self._peers.report()).unready
         return web.Response(
             body=_encode({"ready": not reasons, "reasons": reasons}),
             status=503 if reasons else 200,
@@ -153,7 +174,7 @@ class _Service:
 
     async def metrics(self, _: web.Request) -> web.StreamResponse:
         """Give the metrics in Prometheus' text format."""
-        return web.Response(body=generate_latest(self._registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._peers.metrics(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
 
 
 async def _alive(_: web.Request) -> web.StreamResponse:

@@ -4,18 +4,20 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from schemas.clickhouse import ClickHouseSettings
 from schemas.urls import ClickHouse, parse_clickhouse
 
 
-class Config(BaseSettings):
+class Config(ClickHouseSettings):
     """What can be set, with its default and unit."""
 
     model_config = SettingsConfigDict(env_prefix="FLAGMETER_", frozen=True, env_ignore_empty=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on")
     query_port: int = Field(4243, ge=1, le=65535, description="The query API's port")
+    workers: int = Field(1, ge=1, le=256, description="Processes of the query API; they share its port")
     clickhouse_url: SecretStr = Field(
         SecretStr("http://127.0.0.1:8123/flagmeter"),
         description="The store: http[s]://[user:password@]host[:port]/database",
@@ -29,7 +31,7 @@ class Config(BaseSettings):
         2.0, gt=0, le=60, description="The longest time for a new connection to the store, in seconds"
     )
     query_connections: int = Field(
-        8, ge=1, le=256, description="Statements that run in the store at once; more wait for their turn"
+        8, ge=1, le=256, description="Statements that each worker runs in the store at once; more wait for their turn"
     )
     cache_seconds: float = Field(
         1.0, ge=0, le=3600, description="How long an answer is given again without asking the store, in seconds"
@@ -65,7 +67,7 @@ class Config(BaseSettings):
     @property
     def store(self) -> ClickHouse:
         """Where the store is."""
-        return parse_clickhouse(self.clickhouse_url.get_secret_value())
+        return self.clickhouse(self.clickhouse_url)
 
     @property
     def tokens(self) -> Path:

@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
 from query_api import sql
 from query_api.sql import Statement
+from schemas.clickhouse import client_options, wrong_setting
 from schemas.urls import ClickHouse
 
 RowT = TypeVar("RowT", bound=msgspec.Struct)
@@ -119,11 +120,7 @@ class Store:
     async def _open(self) -> AsyncClient:
         async with asyncio.timeout(self._query_seconds):
             return await clickhouse_connect.get_async_client(
-                host=self._server.host,
-                port=self._server.port,
-                interface="https" if self._server.secure else "http",
-                username=self._server.user or None,
-                password=self._server.password,
+                **client_options(self._server),
                 database=self._server.database,
                 connect_timeout=self._connect_seconds,
                 send_receive_timeout=self._query_seconds,
@@ -159,4 +156,7 @@ def _away(error: ClickHouseError) -> StoreAwayError:
     if code is not None:
         _log.error("the store answered with an error", code=code, name=error.name if isinstance(error, Error) else None)
         return StoreAwayError(f"the store answered with error {code}", code)
-    return StoreAwayError("the store does not answer")
+    reason = wrong_setting(error)
+    if reason is not None:
+        _log.error("the store cannot be reached", reason=reason, error=str(error))
+    return StoreAwayError(reason or "the store does not answer")

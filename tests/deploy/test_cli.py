@@ -11,7 +11,7 @@ from deploy import __version__, cli, up
 from schemas.tokens import digest_of
 from tests.support.ports import free_port
 
-COMMANDS = ("aggregator", "gateway", "migrate", "query-api", "send", "store", "up")
+COMMANDS = ("aggregator", "audit", "gateway", "migrate", "query-api", "replay", "send", "store", "up")
 
 
 @pytest.fixture(autouse=True)

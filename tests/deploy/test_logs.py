@@ -55,6 +55,18 @@ def test_a_line_is_one_json_object_with_service_level_and_time(written):
     assert str(line["timestamp"]).endswith("Z")
 
 
+def test_one_of_several_workers_says_its_number_in_every_line(written, monkeypatch):
+    monkeypatch.setenv("FLAGMETER_WORKER", "2")
+    logs.configure("gateway")
+    structlog.get_logger().info("one")
+    logging.getLogger("asyncio").error("other")
+    assert [(line["service"], line["worker"]) for line in lines(written)] == [("gateway", 2)] * 2
+    monkeypatch.delenv("FLAGMETER_WORKER")
+    logs.configure("gateway")
+    structlog.get_logger().info("alone")
+    assert "worker" not in lines(written)[2]
+
+
 def test_the_standard_librarys_loggers_come_in_the_same_form(written):
     logs.configure("gateway")
     logging.getLogger("asyncio").error("task %s failed with %s", "x", TOKEN)

@@ -8,6 +8,7 @@ import textwrap
 import psutil
 import pytest
 
+from tests.support.environment import ROOT
 from tests.support.waiting import wait_for
 
 
@@ -156,3 +157,16 @@ def test_the_watcher_of_other_systems_ends_an_orphan():
     with child(body) as process:
         process.communicate(timeout=10)
     assert process.returncode == 1
+
+
+def test_a_service_may_open_as_many_files_as_the_system_allows() -> None:
+    code = (
+        "import resource; soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE); "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "from deploy import run\n"
+        "async def service(stop): print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))\n"
+        "run.until_signalled(service)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout == "True\n", done.stderr

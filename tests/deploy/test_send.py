@@ -54,7 +54,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 async def sent_to(gateway: Gateway, payloads: int = 60, **options) -> Sent:
     sent = Sent()
-    await send(FLEET, sent, url=f"{gateway.url}/", token=TOKEN, payloads=payloads, **options)
+    await send(FLEET, sent, urls=[f"{gateway.url}/"], token=TOKEN, payloads=payloads, **options)
     return sent
 
 
@@ -105,14 +105,14 @@ async def test_a_closed_connection_leaves_a_doubt():
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         sent = Sent()
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await send(FLEET, sent, url=url, token=TOKEN, payloads=3, concurrency=1)
+        await send(FLEET, sent, urls=[url], token=TOKEN, payloads=3, concurrency=1)
     assert (sent.acknowledged, sent.failed, sent.doubtful) == (0, 0, [0, 1, 2])
     assert all(reason.startswith("the connection broke") for reason in sent.reasons)
 
 
 async def test_nobody_there_is_a_failure_without_doubt():
     sent = Sent()
-    await send(FLEET, sent, url=f"http://127.0.0.1:{free_port()}", token=TOKEN, payloads=3)
+    await send(FLEET, sent, urls=[f"http://127.0.0.1:{free_port()}"], token=TOKEN, payloads=3)
     assert (sent.failed, sent.doubtful) == (3, [])
     assert TOKEN not in json.dumps(sent.reasons)
 
@@ -137,7 +137,7 @@ async def test_progress_is_told_after_each_payload(gateway):
     await send(
         FLEET,
         sent,
-        url=gateway.url,
+        urls=[gateway.url],
         token=TOKEN,
         payloads=20,
         concurrency=4,
@@ -157,7 +157,7 @@ async def test_a_run_that_is_interrupted_keeps_its_ledger_and_doubts_what_was_un
 
     gateway.answer = answer
     sent = Sent()
-    task = asyncio.create_task(send(FLEET, sent, url=gateway.url, token=TOKEN, payloads=50, concurrency=1))
+    task = asyncio.create_task(send(FLEET, sent, urls=[gateway.url], token=TOKEN, payloads=50, concurrency=1))
     async with asyncio.timeout(10):
         await waiting.wait()
     task.cancel()

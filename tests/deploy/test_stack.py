@@ -72,3 +72,14 @@ def test_what_listens_everywhere_is_asked_on_loopback():
 
 def test_the_store_listens_on_loopback_whatever_the_host_is():
     assert plan(host="0.0.0.0").store.url == "http://127.0.0.1:8123"  # noqa: S104
+
+
+def test_gateway_and_query_api_run_as_many_workers_as_are_wanted_and_one_works_on_the_one_partition():
+    told = {service.name: service.environment["FLAGMETER_WORKERS"] for service in plan(workers=3).services}
+    assert told == {"gateway": "3", "aggregator": "1", "query-api": "3"}
+    assert {service.environment["FLAGMETER_WORKERS"] for service in plan().services} == {"1"}
+
+
+def test_a_broker_with_partitions_to_share_gets_several_aggregators_too():
+    shared = plan(workers=3, broker_url="kafka://127.0.0.1:9092/flagmeter.metrics").services
+    assert {service.environment["FLAGMETER_WORKERS"] for service in shared} == {"3"}

@@ -1,9 +1,11 @@
 """The order in which the stack starts and ends, with tiny services; the real ones are in tests/e2e."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 
 import psutil
@@ -23,6 +25,7 @@ class Up:
         self.ports = [free_port() for _ in range(4)]
         self.behaviours = behaviours
         self.log = home.parent / "log"
+        self.settings: dict[str, object] = {}
         self.said: list[str] = []
 
     def start(self) -> "Up":
@@ -33,7 +36,7 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=variables(),
+                env=variables(**self.settings),
                 start_new_session=True,
             )
         return self
@@ -225,3 +228,37 @@ def test_a_broker_of_another_kind_is_named(made):
     assert up.process.wait(30) == 1
     assert "broker.db cannot be used" in said
     assert gone(up.pids())
+
+
+def test_a_kafka_of_ones_own_gets_its_topic_before_the_services_start(made, kafka):
+    topic = f"flagmeter.{uuid.uuid4().hex}"
+    up = made()
+    up.settings["broker_url"] = kafka.url(topic)
+    up.start().until_ready()
+    assert up.entries()[1] == ("migrate", "done")
+    assert "migrate done 6\n" in up.diary.read_text(), "the tables are told of the topic's partitions"
+    assert f"the topic {topic} is made: 6 partitions, 1 copy" in up.log.read_text()
+    assert not (up.home / "broker.db").exists()
+    assert up.end() == 0
+
+
+def test_an_unsafe_topic_is_named_with_its_cure(made, kafka):
+    topic = asyncio.run(kafka.make_topic(message_timestamp_type="CreateTime"))
+    up = made()
+    up.settings["broker_url"] = kafka.url(topic)
+    up.start()
+    said = up.process.stdout.read()
+    assert up.process.wait(30) == 1
+    assert f"complains: the topic {topic} is unsafe: message.timestamp.type is CreateTime" in said
+    assert "`flagmeter migrate --alter-topic` sets it" in said
+    assert gone(up.pids())
+
+
+def test_a_signal_while_it_waits_for_kafka_ends_it(made):
+    up = made()
+    up.settings["broker_url"] = f"kafka://127.0.0.1:{free_port()}/t"
+    up.start()
+    wait_for(lambda: "waiting for Kafka" in up.log.read_text(), what="the wait for Kafka")
+    assert up.end() == 0
+    assert [entry for entry in up.entries() if entry[0] != "store"] == []
+    assert up.entries()[-1] == ("store", "ended")

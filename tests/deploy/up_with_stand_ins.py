@@ -30,14 +30,14 @@ def main() -> int:
         return stack.Stack(
             store,
             tuple(others),
-            stack.sqlite_url(data_dir / "broker.db"),
+            config.broker_url.get_secret_value() if config.broker_url else stack.sqlite_url(data_dir / "broker.db"),
             "http://127.0.0.1:1/flagmeter",
             tuple(Wanted(name, "127.0.0.1", port, f"--{name}-port") for name, port in zip(NAMES, ports, strict=True)),
         )
 
-    def migrated(*_: object, **__: object) -> list[object]:
+    def migrated(*_: object, partitions: int, **__: object) -> list[object]:
         with Path(diary).open("a") as out:
-            out.write("migrate done 0\n")
+            out.write(f"migrate done {partitions}\n")
         return []
 
     stack.plan = plan

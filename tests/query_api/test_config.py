@@ -57,6 +57,8 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
         ("CACHE_ENTRIES", "-1"),
         ("QUERY_TIMEOUT_SECONDS", "0"),
         ("QUERY_CONNECTIONS", "0"),
+        ("WORKERS", "0"),
+        ("WORKERS", "257"),
     ],
 )
 def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
