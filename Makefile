@@ -12,7 +12,7 @@ help: ## list the targets
 up: .venv/.runtime ## run the whole embedded stack (Ctrl-C ends it; ARGS="--data-dir …" for options)
 	@exec $(BIN)/flagmeter up $(ARGS)
 
-test: .venv/.dev ## all tests but the long suites
+test: .venv/.dev ## all tests but the long suites (those on Kafka need Java 17 and Maven)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: .venv/.dev ## the long suites: crashes, overload, freshness

@@ -1,17 +1,15 @@
 """A seeded fleet's totals through crashes of every process (acceptance 4)."""
 
-import asyncio
 import re
 import sqlite3
-import threading
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from deploy.fleet import Fleet, Ledger
-from deploy.send import Sent, send
+from deploy.fleet import Fleet
+from tests.support.shipment import TOTALS, Shipment, stored
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
@@ -19,75 +17,27 @@ PAYLOADS = 20_000
 END_HOUR = 1_795_305_600  # 2026-11-22T00:00:00Z
 
 
-class Shipment:
-    """A fleet that posts in a thread, while the test breaks things."""
-
-    def __init__(self, stack: Stack, fleet: Fleet, payloads: int, rate: float) -> None:
-        self.fleet = fleet
-        self.sent = Sent()
-        self.payloads = payloads
-        self._thread = threading.Thread(target=self._run, args=(stack, rate))
-        self._thread.start()
-
-    def _run(self, stack: Stack, rate: float) -> None:
-        asyncio.run(
-            send(
-                self.fleet,
-                self.sent,
-                url=stack.gateway,
-                token=stack.tokens["backend"],
-                payloads=self.payloads,
-                rate=rate,
-                concurrency=16,
-            )
-        )
-
-    def wait_until(self, share: float) -> None:
-        wait_for(lambda: self.sent.done >= share * self.payloads, seconds=300, what=f"{share:.0%} of the payloads")
-
-    def join(self) -> Sent:
-        self._thread.join(timeout=300)
-        assert not self._thread.is_alive()
-        return self.sent
-
-
 def in_the_log(stack: Stack) -> list[bytes]:
     with sqlite3.connect(f"file:{stack.data_dir / 'broker.db'}?mode=ro", uri=True) as broker:
         return [bytes(value) for (value,) in broker.execute("SELECT value FROM log")]
 
 
-def stored(stack: Stack) -> dict[tuple[str, str, str, str], tuple[int, int, int]]:
-    found = stack.sql(
-        "SELECT feature, variant, formatDateTime(hour, '%Y-%m-%dT%H:%i:%S.000Z'), app_name, toString(sum(yes)), "
-        "toString(sum(no)), toString(sum(count)) FROM evaluations_hourly WHERE project = 'default' GROUP BY 1, 2, 3, 4"
-    )
-    return {(row[0], row[1], row[2], row[3]): (int(row[4]), int(row[5]), int(row[6])) for row in found}
-
-
-def totals(ledger: Ledger) -> dict[tuple[str, str, str, str], tuple[int, int, int]]:
-    return {(row[0], row[1], row[2], row[3]): (row[4], row[5], row[6]) for row in ledger.rows()}
+def ship(stack: Stack, fleet: Fleet, payloads: int, rate: float) -> Shipment:
+    return Shipment(fleet, [stack.gateway], stack.tokens["backend"], payloads, rate=rate)
 
 
 def check_totals(stack: Stack, shipment: Shipment) -> None:
     """What the log holds is what is stored, and everything acknowledged is in the log, once."""
-    sent = shipment.join()
-    assert sent.done == shipment.payloads
-    number_of = {shipment.fleet.payload(at).body: at for at in range(shipment.payloads)}
-    numbers = [number_of[body] for body in in_the_log(stack)]
-    assert len(set(numbers)) == len(numbers), "a payload is in the log twice"
-    expected = Ledger.of(shipment.fleet.payload(at) for at in numbers)
-    if not sent.doubtful:
-        assert totals(expected) == totals(sent.ledger)
-    missing = set(range(shipment.payloads)) - set(numbers)
-    assert len(missing - set(sent.doubtful)) == sent.failed, "something acknowledged is not in the log"
-    wanted = totals(expected)
+    shipment.join()
+    bodies = in_the_log(stack)
+    wanted = shipment.expected(bodies)
 
     def arrived() -> bool:
         end = stack.sql("SELECT max(variant) FROM evaluations_hourly WHERE project = '__batch__'")[0][0]
-        return int(end or 0) >= len(numbers)
+        return int(end or 0) >= len(bodies)
 
     wait_for(arrived, seconds=120, what="the last record")
-    assert stored(stack) == wanted
+    assert stored(stack.sql(TOTALS)) == wanted
     markers = stack.sql(
         "SELECT toString(sum(count)), variable, variant FROM evaluations_hourly WHERE project = '__batch__' "
         "GROUP BY variable, variant ORDER BY variable"
@@ -128,7 +78,7 @@ def test_twenty_thousand_payloads_arrive_exactly_once_through_crashes(breakable:
         stack.start()
         began = time.monotonic()
         fleet = Fleet(seed=3, end_hour=END_HOUR, apps=5, instances=40, flags=60, hours=48, bulk_share=0.2)
-        shipment = Shipment(stack, fleet, PAYLOADS, rate=400)
+        shipment = ship(stack, fleet, PAYLOADS, rate=400)
         shipment.wait_until(0.10)
         kill_at(stack, "after-declare")
         shipment.wait_until(0.25)
@@ -156,7 +106,7 @@ def test_twenty_thousand_payloads_arrive_exactly_once_through_crashes(breakable:
 
 def test_two_thousand_payloads_arrive_exactly_once(stack: Stack) -> None:
     fleet = Fleet(seed=4, end_hour=END_HOUR, apps=3, instances=10, flags=30, hours=24, bulk_share=0.3)
-    shipment = Shipment(stack, fleet, 2_000, rate=0)
+    shipment = ship(stack, fleet, 2_000, rate=0)
     check_totals(stack, shipment)
     assert shipment.sent.acknowledged == 2_000
     assert msgspec.json.encode(shipment.sent.ledger.rows())
@@ -165,7 +115,7 @@ def test_two_thousand_payloads_arrive_exactly_once(stack: Stack) -> None:
 def test_a_stop_under_load_keeps_everything_that_was_acknowledged(own_stack: Stack) -> None:
     own_stack.start()
     fleet = Fleet(seed=6, end_hour=END_HOUR)
-    shipment = Shipment(own_stack, fleet, 3000, rate=0)
+    shipment = ship(own_stack, fleet, 3000, rate=0)
     shipment.wait_until(0.3)
     assert own_stack.stop() == 0
     sent = shipment.join()
@@ -177,7 +127,7 @@ def test_a_stop_under_load_keeps_everything_that_was_acknowledged(own_stack: Sta
 def test_up_that_is_killed_leaves_no_process_and_nothing_lost(own_stack: Stack) -> None:
     own_stack.start()
     fleet = Fleet(seed=5, end_hour=END_HOUR)
-    shipment = Shipment(own_stack, fleet, 300, rate=0)
+    shipment = ship(own_stack, fleet, 300, rate=0)
     shipment.join()
     own_stack.kill()  # checks that no child outlives it
     own_stack.start()

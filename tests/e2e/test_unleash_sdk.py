@@ -1,8 +1,10 @@
 """An unmodified SDK, UnleashClient from PyPI, against the running stack (acceptance 3)."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from UnleashClient import UnleashClient
 from UnleashClient.cache import FileCache
 
@@ -41,7 +43,23 @@ FEATURES = {
 }
 
 
-def test_a_thousand_evaluations_arrive_with_the_sdks_own_totals(stack: Stack, tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "kafka"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    """The stack on its embedded broker, and on Kafka."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("stack")
+        return
+    url = request.getfixturevalue("kafka").url(f"sdk-{tmp_path.name}")
+    on_kafka = Stack(tmp_path / "data", FLAGMETER_BROKER_URL=url)
+    try:
+        yield on_kafka.start()
+        assert on_kafka.stop() == 0
+    finally:
+        on_kafka.kill()
+
+
+def test_a_thousand_evaluations_arrive_with_the_sdks_own_totals(served: Stack, tmp_path: Path) -> None:
+    stack = served
     cache = FileCache("shop", directory=str(tmp_path))
     cache.bootstrap_from_dict(FEATURES)
     client = UnleashClient(
