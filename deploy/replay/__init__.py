@@ -1,0 +1,1 @@
+"""`flagmeter replay`: what could not be stored is put back after a fix, once."""

@@ -1,0 +1,1 @@
+"""Putting rejected rows back."""
