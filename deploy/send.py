@@ -79,6 +79,7 @@ async def send(
     rate: float = 0.0,
     concurrency: int = 32,
     progress: Callable[[Sent], None] = lambda _: None,
+    enough: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
@@ -94,6 +95,7 @@ async def send(
         rate: payloads a second; 0 is as fast as they are answered.
         concurrency: posts under way at the same time, each on a connection that is used again.
         progress: is called after each verdict.
+        enough: is asked before each post; ends it early.
         clock: seconds, monotonic.
         sleep: waits so many seconds.
     """
@@ -103,6 +105,8 @@ async def send(
 
     async def post_some(session: aiohttp.ClientSession) -> None:
         for number in numbers:  # shared: each worker takes the next one
+            if enough():
+                return
             if rate:
                 early = began + number / rate - clock()
                 if early > 0:

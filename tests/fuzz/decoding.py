@@ -89,7 +89,8 @@ def _refused(kind: Kind, both: Any, body: bytes, error: Exception) -> Signature:
     try:
         both(body)
     except (RefusedPayload, MalformedJsonError) as again:
-        same = type(again) is type(error) and (str(again) == str(error) or isinstance(error, MalformedJsonError))
+        same = type(again) is type(error) and str(again) == str(error)
+        same = same or (isinstance(again, MalformedJsonError) and isinstance(error, MalformedJsonError))
         _promise(same, "the refusals differ")  # how deep is too deep depends on who asks, so where JSON breaks may, too
     else:
         raise Finding("refused and taken")

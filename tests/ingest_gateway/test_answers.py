@@ -4,7 +4,7 @@ from ingest_gateway.routing import Routes
 
 
 def test_each_routes_success_is_the_recorded_one() -> None:
-    found = {route.path: answers.success(route).to(keep=True) for route in Routes().all()}
+    found = {route.path: answers.success(route).to(keep=True) for route in Routes(validate=False).all()}
     assert {path: answer.status for path, answer in found.items()} == {
         "/api/client/metrics": 202,
         "/api/client/metrics/bulk": 202,

@@ -27,6 +27,7 @@ class Shipment:
         self.fleet = fleet
         self.sent = Sent()
         self.payloads = payloads
+        self._enough = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(list(urls), token, rate, concurrency))
         self._thread.start()
 
@@ -40,11 +41,19 @@ class Shipment:
                 payloads=self.payloads,
                 rate=rate,
                 concurrency=concurrency,
+                enough=self._enough.is_set,
             )
         )
 
     def wait_until(self, share: float) -> None:
         wait_for(lambda: self.sent.done >= share * self.payloads, seconds=300, what=f"{share:.0%} of the payloads")
+
+    def finish(self) -> Sent:
+        """Post no more than what is under way."""
+        self._enough.set()
+        self.join()
+        self.payloads = self.sent.done
+        return self.sent
 
     def join(self, *, seconds: float = 300) -> Sent:
         self._thread.join(timeout=seconds)
