@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aggregator.ports import OutOfRangeError, PartitionLog
+from aggregator.ports import Chunk, OutOfRangeError, PartitionLog
 from aggregator.repeats import Repeats
 from schemas.limits import REPEAT_RECORDS, REPEAT_WINDOW_MS
 
@@ -54,7 +54,7 @@ async def read_back(log: PartitionLog, first: int) -> Repeats:
         position, before = near, await _log_time_before(log, near)
         repeats = Repeats(-1 if before is None else before)
     while position < first:
-        chunk = await log.read(position, until=first - 1, wait_seconds=_WAIT_SECONDS)
+        chunk = await _read_before(log, position, first)
         for record in chunk.records:
             repeats.judge(record)
         position = chunk.position
@@ -85,8 +85,16 @@ async def _guess(log: PartitionLog, first: int) -> int:
     """Give an append time (ms) that a record before `first` has, or 0: mostly it is the largest already."""
     position = first - 1
     while position < first:
-        chunk = await log.read(position, until=first - 1, wait_seconds=_WAIT_SECONDS)
+        chunk = await _read_before(log, position, first)
         if chunk.records:
             return max(0, chunk.records[-1].log_time)
         position = chunk.position
     return 0
+
+
+async def _read_before(log: PartitionLog, position: int, first: int) -> Chunk:
+    """Read what comes before `first`; where nothing does, the log may have lost it."""
+    chunk = await log.read(position, until=first - 1, wait_seconds=_WAIT_SECONDS)
+    if chunk.position == position and (await log.bounds()).end < first:
+        raise OutOfRangeError(f"the log ends before position {first}")
+    return chunk

@@ -14,6 +14,7 @@ from aggregator.batch import Batch
 from aggregator.lookback import Lookback
 from aggregator.ports import (
     Block,
+    Bounds,
     BrokerAwayError,
     Clock,
     MembershipLostError,
@@ -39,6 +40,9 @@ _QUICK_SECONDS: Final = 0.5
 _SLOW_SECONDS: Final = 30.0
 """Pauses between tries: after errors that pass by themselves, and after those that a person must mend."""
 
+_QUIET_SECONDS: Final = 10.0
+"""Where the log has more, and nothing of it comes for so long, something is wrong with reading."""
+
 _MARKER_LIFE_MS: Final = (MARKER_DAYS - 1) * 86_400_000
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +63,8 @@ class PartitionWorker:
         self._declared_at = 0.0
         self._doubtful_before = 0
         """Batches that begin below this position are settled: the store may know their tokens and lack their rows."""
+        self._quiet_since: float | None = None
+        """Since when the log has more and nothing comes (monotonic seconds); None while all is well."""
         self._open: Batch | None = None
         """The batch that is being stored."""
         self._log = _log.bind(partition=log.partition)
@@ -89,6 +95,7 @@ class PartitionWorker:
         while True:
             bounds = await self._insist(self._broker.bounds)
             committed = await self._insist(self._broker.committed)
+            self._report_backlog(bounds, committed)
             marked = await self._insist(lambda: self._store.last_marked(self._broker.topic_id, self._broker.partition))
             if committed and committed.stop:
                 await self._stop(committed.stop, None)
@@ -181,8 +188,9 @@ class PartitionWorker:
                 if not acknowledged:
                     await self._acknowledge(position)
                     acknowledged = True
-                self._status.lag(self._broker.partition, records=0, seconds=0.0)
+                await self._report_quiet(position)
                 continue
+            self._quiet_since = None
             await self._store_batch(batch)
             position = batch.span.last + 1
             acknowledged = False
@@ -245,6 +253,7 @@ class PartitionWorker:
             declared: it was declared just now.
         """
         attempts: dict[str, int] = {}
+        replaced: set[str] = set()
         since = self._clock.now_ms() if since is None else since
         say = self._log.info if cause == "catch_up" else self._log.warning
         say("settling", range=str(batch.span), cause=cause)
@@ -262,6 +271,7 @@ class PartitionWorker:
                     self._status,
                     batch,
                     attempts,
+                    replaced=replaced,
                     assert_fresh=self._assert_fresh,
                     salt=str(self._clock.now_ms()),
                 )
@@ -289,6 +299,29 @@ class PartitionWorker:
         """Commit that everything before `position` is stored, and declare nothing."""
         metadata = declaration.write(position - 1, RULES, self._clock.now_ms())
         await self._insist(lambda: self._broker.commit(position, metadata))
+
+    async def _report_quiet(self, position: int) -> None:
+        """Tell the lag where nothing came: nothing to read, or nothing that can be read."""
+        end = (await self._insist(self._broker.bounds)).end
+        now = self._clock.monotonic()
+        if end <= position:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        quiet = 0.0 if self._quiet_since is None else now - self._quiet_since
+        self._status.lag(self._broker.partition, records=max(0, end - position), seconds=quiet)
+        if quiet > _QUIET_SECONDS:
+            why = f"the log goes on to {end}, and nothing can be read from {position} on"
+            self._status.trouble(self._broker.partition, "nothing_read", why)
+            self._log.warning("nothing can be read", position=position, end=end, seconds=quiet)
+        else:
+            self._status.well(self._broker.partition)
+
+    def _report_backlog(self, bounds: Bounds, committed: Committed | None) -> None:
+        """Tell the lag before it is known where to go on: as far as the offsets say."""
+        behind = max(0, bounds.end - (committed.offset if committed else bounds.begin))
+        age = (self._clock.now_ms() - committed.t) / 1000 if behind and committed else 0.0
+        self._status.lag(self._broker.partition, records=behind, seconds=max(0.0, age))
 
     async def _report_lag(self, position: int, batch: Batch) -> None:
         bounds = await self._insist(self._broker.bounds)

@@ -33,6 +33,7 @@ async def settle(
     batch: Batch,
     attempts: dict[str, int],
     *,
+    replaced: set[str],
     assert_fresh: Callable[[], None],
     salt: str,
 ) -> None:
@@ -45,6 +46,8 @@ async def settle(
         batch: the range with its blocks, rolled up again from the log.
         attempts: the number of the token for each table, raised here. Must be kept by the caller while it tries this
             range again: a number once used stays used.
+        replaced: tables without markers that hold the range, filled here and kept as `attempts` is: where the store is
+            slow, each try gets further than the one before.
         assert_fresh: raises `TooLateError` where the declaration is too old to insert under.
         salt: makes tokens that were never used before, for tables where a repeat replaces itself. Under a known token
             their rows would stay away where the store lost them, and no marker of theirs would tell.
@@ -54,14 +57,16 @@ async def settle(
             insert was answered with success: then reads and inserts do not meet the same data.
         TooLateError: settle again.
     """
-    while pending := await _pending(log, store, batch):
+    while pending := await _pending(log, store, batch, replaced):
         answered = []
         for block in pending:
             assert_fresh()
             name = token(log.topic_id, log.partition, batch.span, attempts.get(block.table, 0))
             await store.insert(block, name if block.table in ADDITIVE else f"{name}-s{salt}")
             answered.append(block.table)
-        missing = {block.table for block in await _pending(log, store, batch)}
+            if block.table not in ADDITIVE:
+                replaced.add(block.table)
+        missing = {block.table for block in await _pending(log, store, batch, replaced)}
         for table in _additive(answered):
             if table in missing:
                 if attempts.get(table, 0) >= _MOST_ATTEMPTS:
@@ -75,7 +80,7 @@ async def settle(
                 _log.warning("repairing", table=table, range=str(batch.span), attempt=attempts[table])
 
 
-async def _pending(log: PartitionLog, store: Store, batch: Batch) -> list[Block]:
+async def _pending(log: PartitionLog, store: Store, batch: Batch, replaced: set[str]) -> list[Block]:
     """List the blocks whose table does not hold the range: all but the marked ones, or none once home is marked.
 
     The home table is written last, so its marker stands for the tables that carry none.
@@ -83,7 +88,7 @@ async def _pending(log: PartitionLog, store: Store, batch: Batch) -> list[Block]
     marked = await store.marked_tables(log.topic_id, log.partition, batch.span)
     if HOME in marked:
         return []
-    return [block for block in batch.blocks if block.table not in marked]
+    return [block for block in batch.blocks if block.table not in marked | replaced]
 
 
 def _additive(tables: Iterable[str]) -> list[str]:

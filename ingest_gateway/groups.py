@@ -136,6 +136,8 @@ class GroupedWriter:
         """Say why appends fail now, or that one takes longer than it may wait."""
         if self._handed_over is not None and self._loop.time() - self._handed_over > self._bounds.withdraw_after:
             return "the broker does not answer"
+        if self._running.done() and not self._closing:
+            return "fault: nothing appends any more"
         return self._trouble
 
     async def close(self) -> None:
@@ -211,6 +213,11 @@ class GroupedWriter:
             failure = type(error)(*error.args)  # without its traceback, which holds the whole group
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the only task that appends
             failure = InDoubt(f"fault: {type(error).__name__}")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            failure = InDoubt("fault: what it waited for was cancelled")  # by somebody else, below us
         trouble = str(failure) if failure else None
         if self._tells and trouble != self._trouble:
             if trouble is None:

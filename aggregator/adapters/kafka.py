@@ -41,6 +41,7 @@ _CHECK_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = kafka_group.HEARTBEAT_SECONDS + 2.0
 """How long after a lost assignment the group may take to tell us of it, before we leave and join anew."""
 _AGAIN_SECONDS: Final = 1.0
+_GROWN: Final = "run `flagmeter migrate`, which lets the tables remember more tokens, and start the workers anew"
 
 _log = structlog.get_logger(__name__)
 
@@ -114,8 +115,7 @@ class KafkaLog:
         """Commit under this assignment's generation, if nobody else committed in between."""
         found = await self._committed()
         if self._written is not None and found not in self._written:
-            self._assignment.lost.set()
-            raise MembershipLostError(f"somebody else committed {found}, after {self._written[0]} of ours")
+            raise self._lost(f"somebody else committed {found}, after {self._written[0]} of ours")
         if found is None:
             await self._assert_same_topic()
         wanted = Offset(offset, metadata)
@@ -135,20 +135,26 @@ class KafkaLog:
         except UnsafeTopicError as error:
             raise BrokerAwayError(str(error)) from error
         if found != self.topic_id:
-            self._assignment.lost.set()
-            raise MembershipLostError(f"the topic was made anew: it was {self.topic_id} and is {found}")
+            raise self._lost(f"the topic was made anew: it was {self.topic_id} and is {found}")
 
     async def _committed(self) -> Offset | None:
         self._assignment.check()
-        return await kafka_group.committed(self._consumer, self._assignment.group, self._at)
+        try:
+            return await kafka_group.committed(self._consumer, self._assignment.group, self._at)
+        except MembershipLostError as error:
+            raise self._lost(str(error)) from error
+
+    def _lost(self, why: str) -> MembershipLostError:
+        """Note that the assignment is lost: where the group does not tell of it soon, it is joined anew."""
+        self._assignment.lost.set()
+        return MembershipLostError(why)
 
     async def _fenced(self, wanted: Offset) -> None:
         self._assignment.check()
         try:
             await kafka_group.commit(self._consumer, self._assignment.group, self._assignment.fence, self._at, wanted)
-        except MembershipLostError:
-            self._assignment.lost.set()
-            raise
+        except MembershipLostError as error:
+            raise self._lost(str(error)) from error
 
     async def read(self, position: int, *, until: int | None, wait_seconds: float) -> Chunk:
         """Read on; what was fetched and not taken stays here for the next call."""
@@ -165,7 +171,7 @@ class KafkaLog:
             try:
                 self._consumer.seek(self._at, position)
             except errors.IllegalStateError as error:  # taken back a moment ago
-                raise MembershipLostError(str(error)) from error
+                raise self._lost(str(error)) from error
             self._held, self._to = [], position
         self._from = position
 
@@ -180,7 +186,7 @@ class KafkaLog:
             self._forget()
             raise OutOfRangeError(f"the log does not have position {self._to} any more, or not yet") from error
         except errors.IllegalStateError as error:  # taken back while we waited
-            raise MembershipLostError(str(error)) from error
+            raise self._lost(str(error)) from error
         except errors.KafkaError as error:
             self._forget()
             raise BrokerAwayError(f"Kafka: {error or type(error).__name__}") from error
@@ -237,6 +243,9 @@ class KafkaMembership:
                 await _Session(self, listener).run()
             except BrokerAwayError as error:
                 self.say(str(error))
+            except Exception as error:  # noqa: BLE001 - must not end the process, nor leave it without a member
+                _log.exception("a fault in the group's session; it is joined anew")
+                self.say(f"fault: {type(error).__name__}")
             await self._clock.sleep(_AGAIN_SECONDS)
 
     def say(self, trouble: str | None) -> None:
@@ -302,6 +311,7 @@ class _Session(ConsumerRebalanceListener):
         self._came = asyncio.Event()
         self._checked = membership.now()
         self._unsafe: str | None = None
+        self._partitions = 0
 
     async def run(self) -> None:
         """Take part until it has to be joined anew.
@@ -344,6 +354,9 @@ class _Session(ConsumerRebalanceListener):
         while self._assignment is lost and (rest := deadline - self._membership.now()) > 0:
             await asyncio.wait({ended := asyncio.ensure_future(lost.over.wait())}, timeout=rest)
             ended.cancel()
+            if lost.over.is_set():
+                async with self._changing:  # until all work on it has ended
+                    pass
         return self._assignment is not lost
 
     async def _something_or(self, seconds: float) -> None:
@@ -362,11 +375,17 @@ class _Session(ConsumerRebalanceListener):
             return
         self._checked = self._membership.now()
         try:
-            await self._membership.partitions()
+            partitions = await self._membership.partitions()
         except BrokerAwayError as error:
             self._unsafe = str(error)
-        else:
-            self._unsafe = None
+            return
+        except Exception as error:  # noqa: BLE001 - this look is not worth the membership
+            _log.exception("a fault while looking at the topic")
+            self._unsafe = f"fault: {type(error).__name__}"
+            return
+        self._partitions = self._partitions or partitions
+        grown = partitions != self._partitions
+        self._unsafe = f"the topic has {partitions} partitions now, not {self._partitions}: {_GROWN}" if grown else None
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note what came; it is handed over outside of the callback."""

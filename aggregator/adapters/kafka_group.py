@@ -87,6 +87,8 @@ def raise_trouble(consumer: AIOKafkaConsumer) -> None:
         aiokafka.errors.KafkaError: for example that the group may not be used.
     """
     consumer._coordinator.check_errors()  # noqa: SLF001
+    if consumer._fetcher._fetch_task.done():  # noqa: SLF001 - reading would find nothing, for ever
+        raise errors.KafkaError("the task that fetches records ended")
 
 
 async def committed(consumer: AIOKafkaConsumer, group: str, partition: TopicPartition) -> Offset | None:

@@ -192,7 +192,14 @@ class Acceptor:
             block = home_block({}, [marker_key(log.topic_id, log.partition, span, [LOST], 0)], 0)
             batch = Batch(span, RULES, 0, None, (block,), {}, {}, 0)
             await settle(
-                log, self._store, self._status, batch, {}, assert_fresh=lambda: None, salt=str(self._clock.now_ms())
+                log,
+                self._store,
+                self._status,
+                batch,
+                {},
+                replaced=set(),
+                assert_fresh=lambda: None,
+                salt=str(self._clock.now_ms()),
             )
             self._say(f"partition {log.partition}: {span} is marked as lost")
 

@@ -129,6 +129,7 @@ class Repairer:
             self._status,
             batch,
             {},
+            replaced=set(),
             assert_fresh=lambda: None,
             salt=str(self._clock.now_ms()),
         )

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.lookback import read_back
 from aggregator.partition import PartitionWorker
-from aggregator.ports import OutOfRangeError
+from aggregator.ports import Block, Chunk, OutOfRangeError
 from aggregator.status import Status
 from schemas import declaration
 from schemas.limits import RULES
@@ -353,3 +353,55 @@ async def test_reading_back_before_a_position_beyond_the_logs_end_is_out_of_rang
     """The log lost its newest records while the state was being rebuilt."""
     with pytest.raises(OutOfRangeError):
         await read_back(bench.log, 10)
+
+
+async def test_reading_back_where_the_log_now_ends_does_not_wait_for_records_that_are_gone(bench: Bench) -> None:
+    read = bench.log.read
+
+    async def up_to_the_end(position: int, *, until: int | None, wait_seconds: float) -> Chunk:
+        return (
+            Chunk([], position)
+            if position == bench.log.end
+            else await read(position, until=until, wait_seconds=wait_seconds)
+        )
+
+    bench.log.read = up_to_the_end  # type: ignore[method-assign]
+    with pytest.raises(OutOfRangeError):
+        await read_back(bench.log, bench.log.end + 1)
+
+
+async def test_a_log_that_goes_on_and_gives_nothing_is_behind_and_soon_a_trouble(bench: Bench) -> None:
+    bench.log.end += 1000  # as a broker that names an end, and answers no fetch
+    read = bench.log.read
+    lags: list[float] = []
+
+    async def silent(position: int, *, until: int | None, wait_seconds: float) -> Chunk:
+        if position <= 3:
+            return await read(position, until=3, wait_seconds=wait_seconds)
+        await bench.clock.sleep(wait_seconds)
+        lags.append(sample(bench, "flagmeter_aggregator_lag_records"))
+        return Chunk([], position)
+
+    bench.log.read = silent  # type: ignore[method-assign]
+    said: list[str] = []
+    await bench.run_until(lambda: bool(said.extend(bench.status.reasons) or said))
+    assert "nothing can be read from 4 on" in said[0]
+    assert lags[-1] == 1000
+
+
+async def test_a_store_that_is_slow_gets_each_table_once_and_not_the_same_again_and_again() -> None:
+    bench = Bench()
+    bench.log.append(b"nonsense")
+    insert = bench.store.insert
+
+    async def slow(block: Block, token: str) -> None:
+        await insert(block, token)
+        bench.clock.seconds += 6.0  # longer than half a session
+
+    bench.store.insert = slow  # type: ignore[method-assign]
+    await bench.run_until(bench.acknowledged)
+    assert [table for table, _ in bench.store.inserts] == ["rejected", "evaluations_hourly"]
+
+
+def sample(bench: Bench, name: str) -> float:
+    return bench.status.registry.get_sample_value(name, {"partition": "0"}) or 0.0

@@ -1,11 +1,12 @@
 """What goes wrong in a run, and when: drawn from the seed, and within what EXACTLY_ONCE.md promises to survive.
 
-What is not promised (section 8) is not drawn:
+What is not promised is not drawn (docs/guarantees.md):
 
 - a process that is frozen for long with an insert begun while offsets are lost;
 - offsets that are lost or rolled back before anything is stored, or by just the last declaration, while its insert
   may still arrive: what is left looks like the ordinary state before it;
 - a store that is restored from a backup while workers go on, or while requests from before are still under way;
+- a range whose part is lost more than three times while its tokens are kept (it says so, and goes no further);
 - a log that loses records and grows past what is stored before a worker looks at it.
 """
 

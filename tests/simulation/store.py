@@ -199,8 +199,8 @@ class Server:
             self.wire.trace.add("store", "refuses", token, code)
             raise StoreError(f"error {code}", code=code, passing=passing)
         now = self.wire.loop.time()
-        if drawn < self.own_odds.refused + self.own_odds.torn:
-            self.wire.trace.add("store", "loses the part of", block.table, token)
+        if drawn < self.own_odds.refused + self.own_odds.torn and "-r" not in token:
+            self.wire.trace.add("store", "loses", "the part of", block.table, token)
             self.tables.insert(block, token, now, torn=True)
             self.down_until = now + self.wire.dice.uniform(0.1, 3.0)
             raise StoreError("connection reset")

@@ -239,6 +239,40 @@ async def test_foreign_records_are_read_and_said_to_be_unreadable(group: Group) 
     assert isinstance(record.headers, Unreadable)
 
 
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_a_topic_that_the_broker_compresses_is_read(kafka: Cluster, codec: str) -> None:
+    group = Group(kafka, await kafka.make_topic(partitions=1, compression_type=codec))
+    (log,) = await group.join().has(1)
+    await group.append(b"x" * 1000)
+    assert [record.value for record in (await log.read(0, until=None, wait_seconds=10)).records] == [b"x" * 1000]
+    await group.members[0].leave()
+
+
+async def test_a_question_that_the_group_refuses_loses_the_assignment_and_not_the_partition_for_good(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = group.join()
+    old = (await member.has(2))[0]
+
+    async def refused(*_: object) -> None:
+        raise MembershipLostError("the group refuses: GroupAuthorizationFailedError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kafka_group, "committed", refused)
+        with pytest.raises(MembershipLostError):
+            await old.committed()
+    await member.has(2, without=old)
+
+
+async def test_reading_that_died_is_noticed_and_the_group_joined_anew(group: Group) -> None:
+    member = group.join()
+    old = (await member.has(2))[0]
+    old._consumer._fetcher._fetch_task.cancel()
+    new = (await member.has(2, without=old))[0]
+    await group.append(b"after")
+    assert [record.value for record in (await new.read(0, until=None, wait_seconds=10)).records] == [b"after"]
+
+
 async def test_what_was_fetched_and_not_taken_is_read_again_without_asking(group: Group) -> None:
     log = (await group.join().has(2))[0]
     await group.append(*(str(at).encode() for at in range(50)))
