@@ -1,10 +1,12 @@
 """Fixtures for all tests."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from clickhouse_connect.driver import options
 
 from tests.support.kafka import IN_A_CONTAINER, Cluster, KafkaProcess
@@ -124,3 +126,15 @@ def _data_frames_as_they_were() -> Iterator[None]:
     yield
     for name, value in before.items():
         setattr(options, name, value)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo `logs.configure`, which is for a whole process: a command in one test must not silence the next test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)

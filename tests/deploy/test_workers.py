@@ -215,6 +215,7 @@ def test_workers_that_refuse_their_settings_end_the_parent_with_that_status(star
 
 def test_a_refusal_after_the_first_start_leaves_the_others_serving(start):
     two = start(2, "spoilt").await_ready()
+    two.await_event("all workers run")  # before that a refusal is that of a first start
     (killed,) = [pid for who, pid in two.entries("started") if who == "1"]
     psutil.Process(killed).kill()
     wait_for(lambda: len(two.entries("refused")) >= 2, seconds=SECONDS, what="two refusals")
