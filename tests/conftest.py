@@ -9,6 +9,7 @@ import pytest
 import structlog
 from clickhouse_connect.driver import options
 
+from deploy.logs import LEVEL_VARIABLE
 from tests.support.kafka import IN_A_CONTAINER, Cluster, KafkaProcess
 from tests.support.stack import Stack
 from tests.support.store import StoreProcess
@@ -132,8 +133,12 @@ def _data_frames_as_they_were() -> Iterator[None]:
 def _logging_as_it_was() -> Iterator[None]:
     """Undo `logs.configure`, which is for a whole process: a command in one test must not silence the next test."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, wanted = root.handlers[:], root.level, os.environ.get(LEVEL_VARIABLE)
     yield
+    if wanted is None:
+        os.environ.pop(LEVEL_VARIABLE, None)
+    else:
+        os.environ[LEVEL_VARIABLE] = wanted
     structlog.reset_defaults()
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
