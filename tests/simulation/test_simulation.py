@@ -9,7 +9,8 @@ import structlog
 from tests.simulation.many import Tally, run_many
 from tests.simulation.run import run
 
-QUICK, ALL = 300, 10_000
+QUICK, ALL = 300, 3_000
+"""Seeds in a quick run, and in CI; `python -m tests.simulation --seeds 10000` runs more."""
 
 FAULTS = {
     "fault: broker_away",
