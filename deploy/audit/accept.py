@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 from aggregator.adapters.visit import Visit
 from aggregator.batch import Batch
 from aggregator.ports import Clock, MembershipLostError, PartitionLog, Store
-from aggregator.settle import settle
 from aggregator.status import Status
 from deploy.audit.report import PartitionReport
+from deploy.audit.settling import settle_once
 from deploy.home_block import home_block
 from schemas import declaration
 from schemas.assignment import Alarm
@@ -191,16 +191,7 @@ class Acceptor:
         for span in lost:
             block = home_block({}, [marker_key(log.topic_id, log.partition, span, [LOST], 0)], 0)
             batch = Batch(span, RULES, 0, None, (block,), {}, {}, 0)
-            await settle(
-                log,
-                self._store,
-                self._status,
-                batch,
-                {},
-                replaced=set(),
-                assert_fresh=lambda: None,
-                salt=str(self._clock.now_ms()),
-            )
+            await settle_once(log, self._store, self._status, self._clock, batch)
             self._say(f"partition {log.partition}: {span} is marked as lost")
 
     async def _commit(self, log: PartitionLog, acceptance: Acceptance, committed: Committed | None) -> None:

@@ -14,9 +14,9 @@ from aggregator.adapters.visit import Visit
 from aggregator.batch import Batch
 from aggregator.lookback import Lookback
 from aggregator.ports import Clock, PartitionLog, Store
-from aggregator.settle import settle
 from aggregator.status import Status
 from deploy.audit.report import PartitionReport, Report
+from deploy.audit.settling import settle_once
 from schemas.assignment import Alarm
 from schemas.limits import RULES
 from schemas.markers import Range
@@ -123,15 +123,6 @@ class Repairer:
         return stored
 
     async def _settle(self, log: PartitionLog, batch: Batch) -> None:
-        await settle(
-            log,
-            self._store,
-            self._status,
-            batch,
-            {},
-            replaced=set(),
-            assert_fresh=lambda: None,
-            salt=str(self._clock.now_ms()),
-        )
+        await settle_once(log, self._store, self._status, self._clock, batch)
         rows = sum(block.rows for block in batch.blocks)
         self._say(f"partition {log.partition}: {batch.span} is stored: {batch.records:,} records, {rows:,} rows")

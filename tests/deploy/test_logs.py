@@ -14,17 +14,6 @@ SECRET = "0123456789abcdef0123456789abcdef0123456789abcdef01234567"
 TOKEN = f"default:development.{SECRET}"
 
 
-@pytest.fixture(autouse=True)
-def _restored():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 class Written:
     """What came out on stderr so far."""
 
